@@ -1,0 +1,90 @@
+"""The values of one turn: what is asked, what comes back, how it travelled, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+
+@frozen(kw_only=True)
+class TurnRequest:
+    """What is said on every turn beside the input: the server inherits none of it.
+
+    `options` holds any other field of `response.create` (`reasoning`, `text`, `metadata`, `include` ...).
+    Build one for a whole run and pass the same object each turn: its encoding is made once and kept on it, so
+    the mappings must not be changed afterwards.
+    """
+
+    model: str
+    instructions: str | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    options: Mapping[str, Any] = field(factory=dict)
+    _cache: dict[str, Any] = field(factory=dict, init=False, repr=False, eq=False)
+
+
+@frozen(kw_only=True)
+class Usage:
+    """Tokens, as the server counted them.
+
+    `cached_tokens` are part of the input, `reasoning_tokens` part of the output. Usages add up with `+`.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    total_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+        )
+
+
+@frozen(kw_only=True)
+class FunctionCall:
+    """One function call asked for by the model. `arguments` is the JSON text as it arrived, unchecked."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@frozen(kw_only=True)
+class Placement:
+    """How one turn travelled, and why. `bytes_saved` compares with sending the whole transcript."""
+
+    kind: Literal["delta", "replay"]
+    reason: str
+    connection: str
+    lane: str
+    bytes_sent: int = 0
+    bytes_saved: int = 0
+
+
+@frozen(kw_only=True)
+class Turn:
+    """One finished turn.
+
+    `text` joins the `output_text` parts of the assistant's messages; `output` and `payload` (the terminal
+    `response` object) are the parsed JSON, whole. `first_event` and `seconds` are seconds from the send.
+    """
+
+    response_id: str
+    status: Literal["completed", "incomplete"]
+    incomplete_reason: str | None
+    output: tuple[Mapping[str, Any], ...]
+    text: str
+    calls: tuple[FunctionCall, ...]
+    usage: Usage
+    placement: Placement
+    first_event: float
+    seconds: float
+    attempts: int
+    payload: Mapping[str, Any] = field(repr=False)
