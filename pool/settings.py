@@ -1,0 +1,191 @@
+"""What an endpoint is, and how the pool behaves: frozen, validated, every unit and source named."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from attrs import Attribute, evolve, field, frozen
+
+from pool.auth import Auth, NoAuth, Secret, auth_from
+from pool.errors import SettingsError
+
+MIB = 1024 * 1024
+KeyLike = str | Secret | Auth | Callable[[], str | Awaitable[str]] | None
+
+
+def _at_least(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
+    def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
+            raise SettingsError(attribute.name, value, f"must be a number of at least {low:g}")
+
+    return check
+
+
+def _above(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
+    def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > low:
+            raise SettingsError(attribute.name, value, f"must be a number above {low:g}")
+
+    return check
+
+
+def _whole(low: int) -> Callable[[Any, Attribute[Any], Any], None]:
+    def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise SettingsError(attribute.name, value, f"must be a whole number of at least {low}")
+
+    return check
+
+
+@frozen(kw_only=True)
+class Lanes:
+    """How many responses one connection carries.
+
+    `in_flight` at a time; `named` different lane names for the connection's whole life. `named == 0` is the
+    classic protocol: one lane without a name.
+    """
+
+    in_flight: int = field(default=1, validator=_whole(1))
+    named: int = field(default=0, validator=_whole(0))
+
+    def __attrs_post_init__(self) -> None:
+        if self.count < self.in_flight:
+            raise SettingsError("lanes.named", self.named, f"must be at least in_flight ({self.in_flight})")
+
+    @classmethod
+    def single(cls) -> Lanes:
+        """One lane: every endpoint understands it."""
+        return cls()
+
+    @classmethod
+    def multi(cls, *, in_flight: int = 16, named: int = 32) -> Lanes:
+        """Lanes by name; 16 in flight and 32 names are OpenAI's limits."""
+        return cls(in_flight=in_flight, named=named)
+
+    @property
+    def count(self) -> int:
+        """Lanes a connection has, in use or not."""
+        return self.named or 1
+
+    def stream_id(self, index: int) -> str | None:
+        """Return the wire name of lane `index` (from 0); names are reused, because a connection has few."""
+        return f"lane-{index + 1:02d}" if self.named else None
+
+
+@frozen(kw_only=True)
+class Endpoint:
+    """One vendor's Responses API: where it is and in what it differs. Use a preset, then `with_(...)`.
+
+    Times are in seconds, sizes in bytes.
+    """
+
+    name: str
+    url: str = field()  # ws:// or wss://
+    auth: Auth = field(factory=NoAuth)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)  # may carry a secret of the user's
+    max_age: float = field(default=3600.0, validator=_above(0))  # the server's cap on a connection's life
+    idle_limit: float | None = None  # the server closes an idle connection after this
+    frame_cap: int = field(default=16 * MIB, validator=_whole(1024))  # client to server, one message
+    lanes: Lanes = field(factory=Lanes.single)
+    one_model: bool = False  # a connection serves one model only
+    http_url: str | None = None  # base URL of the same API over HTTP
+
+    @url.validator
+    def _check_url(self, _attribute: Attribute[str], value: str) -> None:
+        parts = urlsplit(value)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise SettingsError("url", value, "must look like wss://host/v1/responses")
+        if parts.username or parts.password:
+            raise SettingsError(
+                "url", "(hidden)", "must not hold a user name or password; give the key as `key`"
+            )
+        try:
+            _ = parts.port
+        except ValueError:
+            raise SettingsError("url", value, "has a port that is not a number from 0 to 65535") from None
+
+    @headers.validator
+    def _check_headers(self, _attribute: Attribute[Mapping[str, str]], value: Mapping[str, str]) -> None:
+        for name, content in value.items():
+            if not name.isascii() or any(mark in name + content for mark in "\r\n\0"):
+                raise SettingsError(f"headers[{name!r}]", "(hidden)", "must be one line of text")
+
+    def with_(self, **changes: Any) -> Endpoint:
+        """Return a copy with some fields changed."""
+        return evolve(self, **changes)
+
+    @classmethod
+    def openai(cls, *, key: KeyLike = None, lanes: Lanes | None = None) -> Endpoint:
+        """OpenAI: 60 minutes, 16 MiB, 16 in flight on 32 named lanes. Key: `OPENAI_API_KEY`."""
+        return cls(
+            name="openai",
+            url="wss://api.openai.com/v1/responses",
+            auth=auth_from(key, variable="OPENAI_API_KEY"),
+            lanes=lanes or Lanes.multi(),
+            http_url="https://api.openai.com/v1",
+        )
+
+    @classmethod
+    def azure(cls, resource: str, *, key: KeyLike = None) -> Endpoint:
+        """Azure AI Foundry, `resource` as in https://RESOURCE.openai.azure.com. Key: `AZURE_OPENAI_API_KEY`."""
+        if not resource or not all(letter.isalnum() or letter == "-" for letter in resource):
+            raise SettingsError("resource", resource, "must be the resource's name alone, e.g. my-resource")
+        host = f"{resource}.openai.azure.com"
+        return cls(
+            name="azure",
+            url=f"wss://{host}/openai/v1/responses",
+            auth=auth_from(key, variable="AZURE_OPENAI_API_KEY"),
+            http_url=f"https://{host}/openai/v1",
+        )
+
+    @classmethod
+    def xai(cls, *, key: KeyLike = None) -> Endpoint:
+        """xAI: 25 minutes, single lanes. Key: `XAI_API_KEY`."""
+        return cls(
+            name="xai",
+            url="wss://api.x.ai/v1/responses",
+            auth=auth_from(key, variable="XAI_API_KEY"),
+            max_age=25 * 60.0,
+            http_url="https://api.x.ai/v1",
+        )
+
+    @classmethod
+    def vercel(cls, *, key: KeyLike = None) -> Endpoint:
+        """Vercel AI Gateway: 13 minutes, idle 5 minutes, 4 MiB, one model a connection. Key: `AI_GATEWAY_API_KEY`."""
+        return cls(
+            name="vercel",
+            url="wss://ai-gateway.vercel.sh/v1/responses",
+            auth=auth_from(key, variable="AI_GATEWAY_API_KEY"),
+            max_age=13 * 60.0,
+            idle_limit=5 * 60.0,
+            frame_cap=4 * MIB,
+            one_model=True,
+            http_url="https://ai-gateway.vercel.sh/v1",
+        )
+
+    @classmethod
+    def open_responses(cls, url: str, *, key: KeyLike = None, lanes: Lanes | None = None) -> Endpoint:
+        """Any server of the protocol. `url` is its base (http://host/v1) or its socket (ws://host/v1/responses)."""
+        socket, base = _both_urls(url)
+        auth = NoAuth() if key is None else auth_from(key, variable="")
+        return cls(name="open_responses", url=socket, auth=auth, lanes=lanes or Lanes.single(), http_url=base)
+
+    @classmethod
+    def emulator(cls, url: str, *, key: KeyLike = None, lanes: Lanes | None = None) -> Endpoint:
+        """A running `warmline emulate`, by the URL that it printed."""
+        return cls.open_responses(url, key=key, lanes=lanes or Lanes.multi()).with_(name="emulator")
+
+
+def _both_urls(url: str) -> tuple[str, str]:
+    """Return the socket URL and the HTTP base URL that belong to either of them."""
+    parts = urlsplit(url if "://" in url else f"wss://{url}")
+    schemes = {"http": "ws", "ws": "ws", "https": "wss", "wss": "wss"}
+    if parts.scheme not in schemes or not parts.hostname:
+        raise SettingsError("url", url, "must look like https://host/v1 or wss://host/v1/responses")
+    path = parts.path.rstrip("/")
+    base = path.removesuffix("/responses") if path else "/v1"
+    scheme = schemes[parts.scheme]
+    socket = urlunsplit((scheme, parts.netloc, f"{base}/responses", parts.query, ""))
+    return socket, urlunsplit(("https" if scheme == "wss" else "http", parts.netloc, base, "", ""))

@@ -1,0 +1,248 @@
+"""Text <-> JSON <-> events: the one converter, cattrs over msgspec.
+
+Theory of operation
+    A message is parsed once, by msgspec, into plain JSON (`parse`). Most messages are deltas that nobody but
+    the caller looks at, so only the few types that warmline acts on are structured further (`event_of`), by
+    cattrs, into the classes of `events`; the rest become a bare `ServerEvent`. Whatever came in stays whole in
+    `payload`, because callers need fields that we have never heard of.
+
+    The other way, a `response.create` is joined from parts that are already JSON (`encode`): a conversation
+    encodes its items once, a run its instructions and tools once, and each turn only concatenates.
+
+Outside this package nothing imports cattrs or msgspec to read or write JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cattrs
+import msgspec
+from cattrs.gen import make_dict_structure_fn, override
+
+from pool.errors import LocalProtocolError, RemoteProtocolError
+from pool.wire.events import (
+    NOTHING,
+    STARTED,
+    STEER,
+    TERMINAL,
+    ClientEvent,
+    Encoded,
+    ErrorEvent,
+    OutputItemDone,
+    RawClientEvent,
+    ResponseCreate,
+    ResponseEnded,
+    ResponseStarted,
+    ResponseSteer,
+    ServerEvent,
+    SteerEvent,
+)
+
+to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+"""Encode parsed JSON (or anything msgspec knows) compactly, in UTF-8."""
+
+from_json: Callable[[str | bytes], Any] = msgspec.json.Decoder().decode
+"""Parse JSON. Raises `ValueError` (with the byte offset) for anything that is not."""
+
+
+def encoded(value: Any) -> Encoded:
+    """Encode one JSON value ahead of time."""
+    return Encoded(to_json(value))
+
+
+def members(fields: Mapping[str, Any]) -> Encoded:
+    """Encode the members of an object ahead of time, without its braces."""
+    return Encoded(to_json(fields)[1:-1])
+
+
+_RESERVED = frozenset({"type", "input", "previous_response_id", "stream_id", "generate"})
+
+
+def encode(event: ClientEvent) -> bytes:
+    """Return the message for one client event.
+
+    Raises:
+        LocalProtocolError: `fields` holds a field that `ResponseCreate` carries itself.
+    """
+    match event:
+        case ResponseCreate():
+            return _encode_create(event)
+        case ResponseSteer():
+            return to_json(
+                {
+                    "type": "response.steer",
+                    "previous_response_id": event.previous_response_id,
+                    "input": event.input,
+                }
+            )
+        case RawClientEvent():
+            return to_json(event.payload)
+
+
+def encode_http_body(event: ResponseCreate, *, stream: bool) -> bytes:
+    """Return the same request as an HTTP body. What exists only on a WebSocket is left out."""
+    return b"".join((b'{"stream":', b"true" if stream else b"false", *_create_parts(event), b"}"))
+
+
+def _encode_create(event: ResponseCreate) -> bytes:
+    parts = [b'{"type":"response.create"']
+    if event.stream_id is not None:
+        parts += b',"stream_id":', to_json(event.stream_id)
+    if event.generate is not None:
+        parts.append(b',"generate":true' if event.generate else b',"generate":false')
+    parts += _create_parts(event)
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _create_parts(event: ResponseCreate) -> list[bytes]:
+    fields = event.fields
+    if not isinstance(fields, Encoded):
+        clash = _RESERVED & fields.keys()
+        if clash:
+            raise LocalProtocolError(
+                f"give {', '.join(sorted(clash))} to ResponseCreate itself, not in `fields`"
+            )
+        fields = members(fields)
+    parts = [b",", fields.text] if fields.text else []
+    if event.previous_response_id is not None:
+        parts += b',"previous_response_id":', to_json(event.previous_response_id)
+    parts.append(b',"input":')
+    if isinstance(event.input, str):
+        parts.append(to_json(event.input))
+    else:
+        items = [item.text if isinstance(item, Encoded) else to_json(item) for item in event.input]
+        parts += b"[", b",".join(items), b"]"
+    return parts
+
+
+def parse(text: str | bytes) -> dict[str, Any]:
+    """Parse one message into JSON that is an object with a `type`.
+
+    Raises:
+        RemoteProtocolError: it is anything else.
+    """
+    try:
+        payload = from_json(text)
+    except ValueError as error:
+        raise RemoteProtocolError(f"a message that is not JSON: {error}") from None
+    if type(payload) is not dict or type(payload.get("type")) is not str:
+        raise RemoteProtocolError("a message that is not a JSON object with a type")
+    return payload
+
+
+def event_of(payload: dict[str, Any]) -> ServerEvent:
+    """Turn a parsed message into its event; an unknown type becomes a plain `ServerEvent`.
+
+    Raises:
+        RemoteProtocolError: a type that we act on lacks what it must have.
+    """
+    kind = payload["type"]
+    structure = _STRUCTURE.get(kind)
+    if structure is None:
+        lane = payload.get("stream_id")
+        return ServerEvent(type=kind, payload=payload, stream_id=lane if isinstance(lane, str) else None)
+    try:
+        return structure(payload)
+    except (KeyError, TypeError, ValueError, AttributeError, cattrs.BaseValidationError) as error:
+        raise RemoteProtocolError(f"malformed {kind} event ({type(error).__name__}: {error})") from None
+
+
+def decode(text: str | bytes) -> ServerEvent:
+    """Return the event that one message holds."""
+    return event_of(parse(text))
+
+
+_converter = cattrs.Converter(detailed_validation=False, prefer_attrib_converters=True)
+
+
+@_converter.register_structure_hook
+def _strict_str(value: Any, _type: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+@_converter.register_structure_hook
+def _strict_int(value: Any, _type: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _object(value: Any, _type: Any = None) -> Mapping[str, Any]:
+    if type(value) is not dict:
+        raise TypeError(f"{value!r} is not an object")
+    return value
+
+
+_converter.register_structure_hook_func(lambda cls: cls == Mapping[str, Any], _object)
+
+
+def _with_payload(cls: type[ServerEvent], **overrides: Any) -> Callable[[dict[str, Any]], ServerEvent]:
+    """Return the cattrs function for `cls`, fed with a flat view of the message beside the message itself."""
+    hook = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=False, **overrides)
+    return lambda flat: hook(flat, cls)
+
+
+_started = _with_payload(ResponseStarted)
+_item_done = _with_payload(OutputItemDone)
+_ended = _with_payload(ResponseEnded)
+_error = _with_payload(ErrorEvent, kind=override(rename="error_type"))
+_steer = _with_payload(SteerEvent)
+
+
+def _head(payload: dict[str, Any]) -> dict[str, Any]:
+    return {"type": payload["type"], "payload": payload, "stream_id": payload.get("stream_id")}
+
+
+def _structure_started(payload: dict[str, Any]) -> ServerEvent:
+    return _started({**_head(payload), "response_id": payload["response"]["id"]})
+
+
+def _structure_item_done(payload: dict[str, Any]) -> ServerEvent:
+    return _item_done({**_head(payload), "output_index": payload["output_index"], "item": payload["item"]})
+
+
+def _structure_ended(payload: dict[str, Any]) -> ServerEvent:
+    response = payload["response"]
+    # Some servers leave `status` out of the terminal object; the event's own name says it as well.
+    status = response.get("status") or payload["type"].removeprefix("response.")
+    return _ended({**_head(payload), "response_id": response["id"], "status": status, "response": response})
+
+
+def _structure_error(payload: dict[str, Any]) -> ServerEvent:
+    nested = payload.get("error")
+    source = nested if type(nested) is dict else payload
+    status = payload.get("status", payload.get("status_code"))
+    message, code, param, kind = (source.get(name) for name in ("message", "code", "param", "type"))
+    return _error(
+        {
+            **_head(payload),
+            # An error is the last thing to be strict about: whatever it says must reach the caller.
+            "message": message if isinstance(message, str) else "the server gave no message",
+            "code": str(code) if code is not None else None,
+            "error_type": str(kind) if kind is not None and source is nested else None,
+            "param": str(param) if param is not None else None,
+            "status": status if type(status) is int else None,
+            "headers": next(
+                (h for h in (payload.get("headers"), source.get("headers")) if type(h) is dict), NOTHING
+            ),
+        }
+    )
+
+
+def _structure_steer(payload: dict[str, Any]) -> ServerEvent:
+    steer = payload.get("steer")
+    return _steer({**_head(payload), "previous_response_id": (steer or {}).get("previous_response_id")})
+
+
+_STRUCTURE: dict[str, Callable[[dict[str, Any]], ServerEvent]] = {
+    **dict.fromkeys(STARTED, _structure_started),
+    **dict.fromkeys(TERMINAL, _structure_ended),
+    **dict.fromkeys(STEER, _structure_steer),
+    "response.output_item.done": _structure_item_done,
+    "error": _structure_error,
+}

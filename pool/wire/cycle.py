@@ -1,0 +1,192 @@
+"""One lane's response cycle: what may be sent, what may arrive, and when the lane is free again.
+
+Theory of operation
+    A lane carries one response at a time. It is busy from before the send until the terminal event; an error
+    event ends a request that was refused. A steered response is followed by a successor that the server starts
+    by itself, so a terminal event does not free a lane that has a steer accepted.
+
+        IDLE -> SENT -> ACTIVE -> IDLE            the ordinary turn; a warm-up takes the same way
+                SENT -> IDLE                      refused by an error event
+                ACTIVE -> SUCCESSOR -> ACTIVE     steered: the server goes on under a new id
+                SUCCESSOR -> IDLE                 ... unless it waits for input of ours, or the steer failed
+        anything -> LOST                          the connection is gone, or broke a rule
+
+    `receive` is told every event of the lane but needs only the ones that have a class of their own; deltas may
+    be left out. It returns a `Finished` when the response is over. Events that belong to no response of this
+    lane are strays: dropped, and counted by the caller.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+
+from pool.errors import LocalProtocolError, RemoteProtocolError
+from pool.wire.events import (
+    NOTHING,
+    ErrorEvent,
+    OutputItemDone,
+    ResponseEnded,
+    ResponseStarted,
+    ServerEvent,
+    SteerEvent,
+)
+
+
+class CycleState(enum.Enum):
+    """Where a lane stands."""
+
+    IDLE = "idle"
+    SENT = "sent"
+    ACTIVE = "active"
+    SUCCESSOR = "successor"
+    LOST = "lost"
+
+
+_S = CycleState
+ALLOWED: Mapping[CycleState, frozenset[CycleState]] = {
+    _S.IDLE: frozenset({_S.SENT, _S.LOST}),
+    _S.SENT: frozenset({_S.ACTIVE, _S.IDLE, _S.LOST}),
+    _S.ACTIVE: frozenset({_S.IDLE, _S.SUCCESSOR, _S.LOST}),
+    _S.SUCCESSOR: frozenset({_S.ACTIVE, _S.IDLE, _S.LOST}),
+    _S.LOST: frozenset(),
+}
+
+
+@frozen(kw_only=True)
+class Finished:
+    """How a response ended.
+
+    `status` is completed, incomplete or failed; `refused` when an error event came instead of a response.
+    `output` is whole even where the terminal event leaves it out.
+    """
+
+    status: str
+    response_id: str | None
+    output: tuple[Mapping[str, Any], ...] = ()
+    response: Mapping[str, Any] = field(default=NOTHING, repr=False)
+    error: ErrorEvent | None = None
+
+
+@define(eq=False)
+class Cycle:
+    """The response cycle of one lane. `strays` counts events that belonged to no response of the lane."""
+
+    state: CycleState = field(default=CycleState.IDLE, init=False)
+    response_id: str | None = field(default=None, init=False)
+    strays: int = field(default=0, init=False)
+    _items: dict[int, Mapping[str, Any]] = field(factory=dict, init=False)
+    _steers: int = field(default=0, init=False)
+
+    def _move(self, state: CycleState) -> None:
+        assert state in ALLOWED[self.state], f"{self.state} -> {state}"
+        self.state = state
+
+    @property
+    def started(self) -> bool:
+        """An event of the response in flight has arrived."""
+        return self.state is _S.ACTIVE or self.state is _S.SUCCESSOR
+
+    def send(self) -> None:
+        """A `response.create` is about to be sent.
+
+        Raises:
+            LocalProtocolError: a response is in flight, or the lane is lost.
+        """
+        if self.state is not _S.IDLE:
+            raise LocalProtocolError(f"this lane is {self.state.value}: it carries one response at a time")
+        self._move(_S.SENT)
+        self.response_id = None
+        self._items.clear()
+        self._steers = 0
+
+    def lose(self) -> None:
+        """The connection is gone, or the lane can not be trusted any more."""
+        if self.state is not _S.LOST:
+            self._move(_S.LOST)
+
+    def receive(self, event: ServerEvent) -> Finished | None:
+        """Take one event of this lane; return the end of its response if this was it.
+
+        Raises:
+            RemoteProtocolError: the event cannot follow what came before. The lane is lost.
+        """
+        match event:
+            case ResponseStarted():
+                self._begin(event)
+                return None
+            case OutputItemDone():
+                if self.state is _S.ACTIVE:
+                    self._items[event.output_index] = event.item
+                    return None
+            case ResponseEnded():
+                return self._end(event)
+            case ErrorEvent():
+                return self._refuse(event)
+            case SteerEvent():
+                return self._steer(event)
+            case _:
+                if self.state is not _S.IDLE and self.state is not _S.LOST:
+                    return None
+        self.strays += 1
+        return None
+
+    def _begin(self, event: ResponseStarted) -> None:
+        if self.state is _S.SENT or self.state is _S.SUCCESSOR:
+            self._move(_S.ACTIVE)
+            self.response_id = event.response_id
+            self._items.clear()
+        elif self.state is not _S.ACTIVE:
+            self.strays += 1
+        elif event.response_id != self.response_id:
+            self.lose()
+            raise RemoteProtocolError(
+                f"{event.type} of {event.response_id} while {self.response_id} is running on this lane"
+            )
+
+    def _end(self, event: ResponseEnded) -> Finished | None:
+        known = self.state is _S.ACTIVE and event.response_id == self.response_id
+        # Some servers answer without `response.created`; then the first id we see is the response's.
+        if not known and self.state is not _S.SENT:
+            self.strays += 1
+            return None
+        output = event.response.get("output") or [self._items[index] for index in sorted(self._items)]
+        finished = Finished(
+            status=event.status, response_id=event.response_id, output=tuple(output), response=event.response
+        )
+        self._items.clear()
+        if self._steers:
+            self._steers -= 1
+            self.response_id = event.response_id
+            if self.state is _S.SENT:
+                self._move(_S.ACTIVE)
+            self._move(_S.SUCCESSOR)
+            return None
+        self._move(_S.IDLE)
+        return finished
+
+    def _refuse(self, event: ErrorEvent) -> Finished | None:
+        if self.state is _S.IDLE or self.state is _S.LOST:
+            self.strays += 1
+            return None
+        finished = Finished(status="refused", response_id=self.response_id, error=event)
+        self._items.clear()
+        self._move(_S.IDLE)
+        return finished
+
+    def _steer(self, event: SteerEvent) -> Finished | None:
+        if self.state is _S.IDLE or self.state is _S.LOST:
+            self.strays += 1
+            return None
+        if event.type == "response.steer.accepted":
+            self._steers += 1
+        elif self.state is _S.SUCCESSOR:
+            # Pending: the server waits for a create of ours. Failed: no successor will come.
+            self._move(_S.IDLE)
+            return Finished(status="incomplete", response_id=self.response_id)
+        elif event.type == "response.steer.failed" and self._steers:
+            self._steers -= 1
+        return None

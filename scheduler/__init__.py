@@ -1,0 +1,1 @@
+"""Conversations and runs: who speaks on which lane, and when."""
