@@ -178,6 +178,77 @@ class Endpoint:
         return cls.open_responses(url, key=key, lanes=lanes or Lanes.multi()).with_(name="emulator")
 
 
+@frozen(kw_only=True)
+class PoolSettings:
+    """How the pool behaves. Times are in seconds; the source of a default stands beside it."""
+
+    max_connections: int = field(default=8, validator=_whole(1))
+    # Idle lanes kept ready beyond what is in use. Warm-up happens when the pool opens and after each change.
+    min_idle: int = field(default=1, validator=_whole(0))
+    max_waiters: int = field(default=10_000, validator=_whole(0))  # above it acquire raises PoolSaturated
+
+    # Dialling. Edges answer 403 to clients that dial too fast (claude-code-proxy#87 settled on one a second).
+    dial_timeout: float = field(
+        default=15.0, validator=_above(0)
+    )  # TCP, proxy, TLS and upgrade together (Codex: 15)
+    dial_concurrency: int = field(default=8, validator=_whole(1))
+    dial_rate: float = field(default=20.0, validator=_above(0))  # a second, sustained; adapts downwards
+    dial_burst: int = field(default=32, validator=_whole(1))
+    dial_attempts: int = field(default=4, validator=_whole(1))  # failures in a row before waiters are told
+    # A waiter that could have an idle lane of somebody else's conversation waits this long for a fresh one.
+    dial_patience: float = field(default=1.0, validator=_at_least(0))
+
+    # Age. A connection is retired at endpoint.max_age - reserve - (0..jitter); both are at most a fraction of it.
+    reserve: float = field(default=300.0, validator=_at_least(0))  # the longest turn to expect, and a margin
+    jitter: float = field(
+        default=120.0, validator=_at_least(0)
+    )  # spreads the rotation of what was dialled together
+    rotation_overlap: int = field(
+        default=2, validator=_whole(1)
+    )  # successors above max_connections at a time
+    idle_timeout: float = field(default=600.0, validator=_above(0))
+
+    # Life. Load balancers drop what is silent for 60 s and more (CLIProxyAPI#5413, #4639).
+    keepalive_interval: float = field(default=20.0, validator=_above(0))  # silence after which we ping
+    keepalive_timeout: float = field(default=20.0, validator=_above(0))  # silence after a ping: lost
+
+    # Bounds of one lane and one connection.
+    max_message: int = field(
+        default=256 * MIB, validator=_whole(MIB)
+    )  # bytes, server to client (images, snapshots)
+    lane_events: int = field(
+        default=10_000, validator=_whole(1)
+    )  # unread events of one lane: its high watermark
+    lane_bytes: int = field(default=64 * MIB, validator=_whole(1024))
+    send_timeout: float = field(
+        default=30.0, validator=_above(0)
+    )  # a frame that will not leave: connection given up
+    abandon_timeout: float = field(
+        default=20.0, validator=_at_least(0)
+    )  # an abandoned response may run on so long
+    close_grace: float = field(default=2.0, validator=_at_least(0))  # for the close handshake
+    lease_warning: float = field(
+        default=900.0, validator=_above(0)
+    )  # a lease held longer is named in the log
+
+    ca_file: str | None = (
+        None  # a PEM bundle instead of the system's certificates (SSL_CERT_FILE works as well)
+    )
+    use_proxy: bool = True  # honour HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY
+
+    def __attrs_post_init__(self) -> None:
+        if self.keepalive_timeout > 10 * self.keepalive_interval:
+            raise SettingsError(
+                "keepalive_timeout",
+                self.keepalive_timeout,
+                f"must be at most 10 times keepalive_interval ({self.keepalive_interval:g} s)",
+            )
+
+    def with_(self, **changes: Any) -> PoolSettings:
+        """Return a copy with some fields changed."""
+        return evolve(self, **changes)
+
+
 def _both_urls(url: str) -> tuple[str, str]:
     """Return the socket URL and the HTTP base URL that belong to either of them."""
     parts = urlsplit(url if "://" in url else f"wss://{url}")

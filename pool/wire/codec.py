@@ -60,15 +60,15 @@ def members(fields: Mapping[str, Any]) -> Encoded:
 _RESERVED = frozenset({"type", "input", "previous_response_id", "stream_id", "generate"})
 
 
-def encode(event: ClientEvent) -> bytes:
-    """Return the message for one client event.
+def encode(event: ClientEvent, *, stream_id: str | None = None) -> bytes:
+    """Return the message for one client event. `stream_id` is the lane of a create that names none itself.
 
     Raises:
         LocalProtocolError: `fields` holds a field that `ResponseCreate` carries itself.
     """
     match event:
         case ResponseCreate():
-            return _encode_create(event)
+            return _encode_create(event, event.stream_id or stream_id)
         case ResponseSteer():
             return to_json(
                 {
@@ -86,10 +86,10 @@ def encode_http_body(event: ResponseCreate, *, stream: bool) -> bytes:
     return b"".join((b'{"stream":', b"true" if stream else b"false", *_create_parts(event), b"}"))
 
 
-def _encode_create(event: ResponseCreate) -> bytes:
+def _encode_create(event: ResponseCreate, stream_id: str | None) -> bytes:
     parts = [b'{"type":"response.create"']
-    if event.stream_id is not None:
-        parts += b',"stream_id":', to_json(event.stream_id)
+    if stream_id is not None:
+        parts += b',"stream_id":', to_json(stream_id)
     if event.generate is not None:
         parts.append(b',"generate":true' if event.generate else b',"generate":false')
     parts += _create_parts(event)

@@ -1,0 +1,217 @@
+"""One socket: one task, one reader, and the lanes that share it.
+
+Theory of operation
+    `run` is the connection's task. It reads until the socket ends, also when nothing is in flight (a socket that
+    nobody reads answers no pings and is closed by the server), and hands each message to the exchange of its
+    lane. It never waits for a consumer. When it ends, whatever was in flight fails with `ConnectionLost`.
+
+    A create is marked in flight before it is sent. Sending is shielded from cancellation, because half a frame
+    would spoil the socket for every lane; it is bounded by `send_timeout` instead, after which the socket is
+    given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+from pool.dial import Wire, WireClosed
+from pool.errors import ConnectionLost, FrameTooLarge, RemoteProtocolError
+from pool.exchange import Exchange
+from pool.settings import PoolSettings
+from pool.slots import Conn, Lane
+from pool.wire.codec import encode, event_of, parse
+from pool.wire.cycle import Cycle, CycleState, Finished
+from pool.wire.events import ClientEvent, ErrorEvent, ResponseCreate
+from pool.wire.memory import Memory
+
+LIMIT_REACHED = "websocket_connection_limit_reached"
+FRAME_MARGIN = 16  # bytes of framing around a message
+
+
+@define(eq=False, kw_only=True)
+class Connection:
+    """A connection's live half; `conn` is its half in the roster."""
+
+    conn: Conn
+    settings: PoolSettings
+    frame_cap: int
+    on_open: Callable[[Connection], None]
+    on_over: Callable[[Exchange], None]  # a response has ended, or failed
+    on_expired: Callable[[Connection], None]  # the server says that the connection is too old
+    scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    why: str | None = field(default=None, init=False)  # why we closed it; None: we did not
+    memory: Memory = field(factory=Memory, init=False)
+    wire: Wire | None = field(default=None, init=False)
+    pinged_at: float | None = field(default=None, init=False)
+    strays: int = field(default=0, init=False)
+    bytes_sent: int = field(default=0, init=False)  # once it has ended; until then ask the wire
+    bytes_received: int = field(default=0, init=False)
+    exchanges: dict[str | None, Exchange] = field(factory=dict, init=False)  # in flight, oldest first
+    _cycles: dict[str | None, Cycle] = field(factory=dict, init=False)
+
+    def __repr__(self) -> str:
+        state = f"in_flight={len(self.exchanges)} remembered={len(self.memory)}"
+        return f"<Connection {self.conn} {self.conn.state.value} {state}>"
+
+    def close(self, why: str) -> None:
+        """Close the connection now; what is in flight fails."""
+        if self.why is None:
+            self.why = why
+        self.scope.cancel()
+
+    async def run(self, wire: Wire) -> None:
+        """Read the open connection to its end."""
+        self.wire = wire
+        closed: WireClosed | None = None
+        self.on_open(self)
+        try:
+            while True:
+                self._take(await wire.receive())
+        except WireClosed as end:
+            closed = end
+        except RemoteProtocolError as error:
+            closed = WireClosed(1002, str(error))
+        finally:
+            self.wire = None
+            self.bytes_sent, self.bytes_received = wire.bytes_out, wire.bytes_in
+            self.memory.clear()
+            self._fail_all(closed)
+
+    def _fail_all(self, closed: WireClosed | None) -> None:
+        code, reason = (closed.code, closed.reason) if closed is not None else (None, self.why)
+        for stream_id, exchange in tuple(self.exchanges.items()):
+            exchange.cycle.lose()
+            error = ConnectionLost(
+                f"{self.conn} was lost in mid-turn (code {code}, {reason or 'no reason given'})",
+                sent=exchange.delivered,
+                started=exchange.first_event_at is not None,
+                code=code,
+                reason=reason,
+            )
+            self._over(stream_id, exchange, error)
+
+    def _over(self, stream_id: str | None, exchange: Exchange, error: ConnectionLost | None = None) -> None:
+        if error is not None:
+            exchange.fail(error)
+        del self.exchanges[stream_id]
+        self.on_over(exchange)
+
+    def _take(self, text: str | bytes) -> None:
+        """Hand one message to its lane."""
+        if type(text) is not str:
+            raise RemoteProtocolError("a binary message")
+        payload = parse(text)
+        stream_id = payload.get("stream_id")
+        exchange = self.exchanges.get(stream_id)
+        if exchange is None:
+            stream_id, exchange = self._unclaimed(payload)
+            if exchange is None:
+                self.strays += 1
+                return
+        strays = exchange.cycle.strays
+        try:
+            finished = exchange.feed(payload, len(text))
+        except RemoteProtocolError:
+            self.memory.failed(stream_id)
+            self._over(stream_id, exchange)
+            return
+        if finished is not None:
+            self._remember(stream_id, exchange, finished)
+            self._over(stream_id, exchange)
+        self.strays += exchange.cycle.strays - strays
+
+    def _unclaimed(self, payload: dict[str, object]) -> tuple[str | None, Exchange | None]:
+        """Find whom a message without a lane of ours is meant for."""
+        if payload["type"] == "error":
+            event = event_of(payload)
+            if isinstance(event, ErrorEvent) and event.code == LIMIT_REACHED:
+                self.on_expired(self)
+            # Errors about the request itself may come without its lane. Requests are read in order, so the
+            # oldest that has no answer yet is the one.
+            for stream_id, exchange in self.exchanges.items():
+                if exchange.cycle.state is CycleState.SENT:
+                    return stream_id, exchange
+        elif "stream_id" not in payload and len(self.exchanges) == 1:
+            return next(iter(self.exchanges.items()))  # a server that ignores lane names
+        return None, None
+
+    def _remember(self, stream_id: str | None, exchange: Exchange, finished: Finished) -> None:
+        if finished.status == "refused":
+            self.memory.refused(stream_id, exchange.parent)
+        elif finished.status == "failed" or finished.response_id is None:
+            self.memory.failed(stream_id)
+        else:
+            self.memory.completed(stream_id, finished.response_id)
+
+    def cycle(self, stream_id: str | None) -> Cycle:
+        """Return the response cycle of a lane."""
+        return self._cycles.setdefault(stream_id, Cycle())
+
+    async def start(self, lane: Lane, event: ResponseCreate, *, streaming: bool) -> Exchange:
+        """Send a create on a lane and return its exchange.
+
+        Raises:
+            LocalProtocolError: a response is in flight on the lane.
+            FrameTooLarge: nothing was sent.
+            ConnectionLost: nothing was sent, or not the whole of it; either way the server did not get it.
+        """
+        message = encode(event, stream_id=lane.stream_id)
+        self._check_size(len(message))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        cycle = self.cycle(lane.stream_id)
+        cycle.send()
+        exchange = Exchange(
+            lane=lane,
+            cycle=cycle,
+            parent=event.previous_response_id,
+            streaming=streaming,
+            max_events=self.settings.lane_events,
+            max_bytes=self.settings.lane_bytes,
+            sent_at=trio.current_time(),
+            size=len(message),
+        )
+        self.exchanges[lane.stream_id] = exchange
+        try:
+            await self._send(message)
+        except BaseException:
+            # The connection is gone or given up: the whole frame never left.
+            cycle.lose()
+            if self.exchanges.get(lane.stream_id) is exchange:
+                del self.exchanges[lane.stream_id]
+            raise
+        exchange.delivered = True
+        return exchange
+
+    async def post(self, event: ClientEvent) -> None:
+        """Send an event that starts no response, e.g. a steer. Raises like `start`."""
+        message = encode(event)
+        self._check_size(len(message))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._send(message)
+
+    def _check_size(self, size: int) -> None:
+        if size + FRAME_MARGIN > self.frame_cap:
+            raise FrameTooLarge(size=size, limit=self.frame_cap)
+
+    async def _send(self, message: bytes) -> None:
+        wire = self.wire
+        if wire is None:
+            raise ConnectionLost(f"{self.conn} was already closed", sent=False)
+        timeout = self.settings.send_timeout
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
+            try:
+                await wire.send(message.decode())
+            except WireClosed as closed:
+                reason = f"code {closed.code}, {closed.reason or 'no reason given'}"
+                raise ConnectionLost(
+                    f"{self.conn} was closed before the send ({reason})",
+                    sent=False,
+                    code=closed.code,
+                    reason=closed.reason,
+                ) from None
+            return
+        self.close("stalled")
+        raise ConnectionLost(f"{self.conn} took no data for {timeout:g} s", sent=False)

@@ -1,0 +1,133 @@
+"""One response in flight on one lane: what its reader has taken in, and what its consumer has not yet seen.
+
+Theory of operation
+    The connection's reader calls `feed` for every message of the lane and never waits. Nobody needs the deltas
+    of a response unless its caller streams it, so a plain exchange only lets the lane's `Cycle` see the few
+    events that matter and wakes its consumer once, at the end. A streaming exchange queues every event and wakes
+    its consumer when it was asleep; events that came in one read are handed over in one go. Past the high
+    watermark the exchange fails, alone: the connection reads on.
+"""
+
+from __future__ import annotations
+
+import trio
+from attrs import define, field
+
+from pool.errors import LaneOverflow, PoolError, RemoteProtocolError
+from pool.slots import Lane
+from pool.wire.codec import event_of
+from pool.wire.cycle import Cycle, Finished
+from pool.wire.events import STARTED, STEER, TERMINAL, ServerEvent
+
+ACTED = STARTED | STEER | TERMINAL | {"response.output_item.done", "error"}
+
+
+@define(eq=False, kw_only=True)
+class Exchange:
+    """A response in flight. Made by `Lease.send`; the reader feeds it, one consumer waits on it."""
+
+    lane: Lane
+    cycle: Cycle
+    parent: str | None
+    streaming: bool
+    max_events: int
+    max_bytes: int
+    sent_at: float
+    size: int = 0  # bytes of the request
+    delivered: bool = field(default=False, init=False)  # the request has left, whole
+    first_event_at: float | None = field(default=None, init=False)
+    ended_at: float | None = field(default=None, init=False)
+    finished: Finished | None = field(default=None, init=False)
+    error: PoolError | None = field(default=None, init=False)
+    overflow: LaneOverflow | None = field(default=None, init=False)
+    _queue: list[ServerEvent] = field(factory=list, init=False)
+    _queued_bytes: int = field(default=0, init=False)
+    _wake: trio.Event = field(factory=trio.Event, init=False)
+
+    @property
+    def over(self) -> bool:
+        """The response has ended, one way or the other; nothing more will be fed."""
+        return self.finished is not None or self.error is not None
+
+    def feed(self, payload: dict[str, object], size: int, now: float | None = None) -> Finished | None:
+        """Take one message of `size` bytes; return the response's end if this was it.
+
+        Raises:
+            RemoteProtocolError: the lane cannot be trusted any more. The consumer gets the same error.
+        """
+        if self.first_event_at is None:
+            self.first_event_at = trio.current_time() if now is None else now
+        kind = payload["type"]
+        event: ServerEvent | None = None
+        if kind in ACTED:
+            try:
+                event = event_of(payload)
+                finished = self.cycle.receive(event)
+            except RemoteProtocolError as error:
+                self.fail(error)
+                raise
+            if finished is not None:
+                self.ended_at = trio.current_time() if now is None else now
+                self.finished = finished
+        if self.streaming and self.overflow is None:
+            self._push(event_of(payload) if event is None else event, size)
+        if self.finished is not None:
+            self._wake.set()
+        return self.finished
+
+    def _push(self, event: ServerEvent, size: int) -> None:
+        self._queue.append(event)
+        self._queued_bytes += size
+        if len(self._queue) > self.max_events or self._queued_bytes > self.max_bytes:
+            self.overflow = LaneOverflow(events=len(self._queue), size=self._queued_bytes)
+            self._queue.clear()
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Nobody will look at this response any more; its lane only waits for the end of it."""
+        self.streaming = False
+        self._queue.clear()
+
+    def fail(self, error: PoolError) -> None:
+        """The response will not end any more. Does nothing once it is over."""
+        if not self.over:
+            self.error = error
+            self.ended_at = trio.current_time()
+            self._wake.set()
+
+    async def result(self) -> Finished:
+        """Wait for the end of the response. Cancelling only stops the wait.
+
+        Raises:
+            PoolError: it cannot end, e.g. `ConnectionLost`.
+        """
+        while not self.over:
+            await self._asleep()
+        return self._outcome()
+
+    async def batch(self) -> list[ServerEvent]:
+        """Wait for events and return those at hand; empty after the terminal one. Only for a streaming exchange.
+
+        Raises:
+            LaneOverflow: the caller was slower than the server for too long; the response is lost to it.
+            PoolError: the response cannot end. What came before it has been returned first.
+        """
+        assert self.streaming
+        while not self._queue and not self.over and not self.overflow:
+            await self._asleep()
+        if self.overflow is not None:
+            raise self.overflow
+        if not self._queue:
+            self._outcome()
+        events, self._queue, self._queued_bytes = self._queue, [], 0
+        return events
+
+    async def _asleep(self) -> None:
+        await self._wake.wait()
+        self._wake = trio.Event()
+
+    def _outcome(self) -> Finished:
+        if self.error is not None:
+            raise self.error
+        assert self.finished is not None
+        return self.finished

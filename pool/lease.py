@@ -1,0 +1,94 @@
+"""The right to one lane for one turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from pool.connection import Connection
+from pool.errors import ConnectionLost, LocalProtocolError
+from pool.exchange import Exchange
+from pool.slots import Lane
+from pool.wire.cycle import CycleState
+from pool.wire.events import RawClientEvent, ResponseCreate, ResponseSteer
+
+
+@define(eq=False)
+class Lease:
+    """A lane of one connection, yours until released. Made by `Pool.lease` and `Pool.acquire`."""
+
+    lane: Lane
+    _connection: Connection | None
+    _give_back: Callable[[Lease], None]
+    exchange: Exchange | None = field(default=None, init=False)  # the last response started
+    released: bool = field(default=False, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.lane}{' released' if self.released else ''}>"
+
+    @property
+    def connection_name(self) -> str:
+        """The connection, as logs and statistics call it."""
+        return str(self.lane.conn)
+
+    @property
+    def lane_name(self) -> str:
+        """The lane, as logs and statistics call it."""
+        return str(self.lane)
+
+    def remembers(self, response_id: str | None) -> bool:
+        """The server still holds this response in the connection's memory: a delta on this lease will do."""
+        return (
+            response_id is not None
+            and self._connection is not None
+            and self._connection.memory.holds(response_id)
+        )
+
+    async def send(self, event: ResponseCreate, *, stream: bool = False) -> Exchange:
+        """Start a response; wait for it with `exchange.result()`, or read `exchange.batch()` when `stream`.
+
+        A cancelled caller waits until the frame has left or is refused (at most `send_timeout`), because half a
+        frame would spoil the connection for the other lanes.
+
+        Raises:
+            LocalProtocolError: the lease is released, or a response is in flight.
+            FrameTooLarge: nothing was sent; no socket of this endpoint will take the message.
+            ConnectionLost: the server did not get it (`sent` is False).
+        """
+        self.exchange = None
+        self.exchange = await self._live().start(self.lane, event, streaming=stream)
+        return self.exchange
+
+    async def post(self, event: ResponseSteer | RawClientEvent) -> None:
+        """Send an event about the response in flight, e.g. a steer. Raises like `send`."""
+        await self._live().post(event)
+
+    def _live(self) -> Connection:
+        if self.released:
+            raise LocalProtocolError("this lease is released")
+        if self._connection is None:
+            raise ConnectionLost(f"{self.lane.conn} was closed before the send", sent=False)
+        return self._connection
+
+    @property
+    def fouled(self) -> bool:
+        """A response is still running, or the lane cannot be trusted: it must not be used as it is."""
+        connection = self._connection
+        if connection is None:
+            return False
+        cycle = connection.cycle(self.lane.stream_id)
+        return cycle.state is not CycleState.IDLE
+
+    @property
+    def hot(self) -> bool:
+        """The server remembers a response on this lane."""
+        return self._connection is not None and self._connection.memory.tip(self.lane.stream_id) is not None
+
+    def release(self) -> None:
+        """Give the lane back, whatever state it is in. Does nothing the second time."""
+        if not self.released:
+            self.released = True
+            if self.exchange is not None and not self.exchange.over:
+                self.exchange.abandon()
+            self._give_back(self)

@@ -1,0 +1,108 @@
+"""Where every connection and lane stands: the collections, and the two movers that keep them. Pure.
+
+Counts are never kept: they are the lengths of these collections.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from pool.slots import BUSY, CONN_MOVES, LANE_MOVES, Conn, ConnState, Lane, LaneState
+
+
+class Shelf:
+    """The idle lanes that could be leased now, in two lists; one mover keeps them."""
+
+    __slots__ = ("free", "held")
+
+    def __init__(self) -> None:
+        self.free: dict[
+            Lane, None
+        ] = {}  # last in, first out: keeps few connections busy and lets the rest age out
+        self.held: dict[Lane, None] = {}  # least recently used first
+
+    def __len__(self) -> int:
+        return len(self.free) + len(self.held)
+
+    def put(self, lane: Lane) -> None:
+        """Shelve an idle lane of a grantable connection, or take one away that no longer is."""
+        self.free.pop(lane, None)
+        self.held.pop(lane, None)
+        if lane.conn.grantable:
+            if lane.state is LaneState.FREE:
+                self.free[lane] = None
+            elif lane.state is LaneState.HELD:
+                self.held[lane] = None
+
+
+@define(eq=False)
+class Ledger:
+    """The connections by state, the leased lanes, the idle connections and the shelf of idle lanes."""
+
+    conns: dict[ConnState, dict[Conn, None]] = field(init=False)
+    leased: dict[Lane, None] = field(factory=dict, init=False)  # oldest lease first
+    idle: dict[Conn, None] = field(factory=dict, init=False)  # open, nothing busy; longest idle first
+    shelf: Shelf = field(factory=Shelf, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.conns = {state: {} for state in ConnState if state is not ConnState.CLOSED}
+
+    @property
+    def dialing(self) -> dict[Conn, None]:
+        """Connections on their way, oldest dial first."""
+        return self.conns[ConnState.DIALING]
+
+    @property
+    def open(self) -> dict[Conn, None]:
+        """Open connections, oldest first."""
+        return self.conns[ConnState.OPEN]
+
+    def add(self, conn: Conn, *, now: float) -> None:
+        """Enter a connection that is about to be dialled."""
+        conn.since = now
+        self.dialing[conn] = None
+
+    def set_conn(self, conn: Conn, state: ConnState, *, now: float) -> None:
+        """Move a connection to a state. Its lanes must be there before it opens."""
+        assert state in CONN_MOVES[conn.state], f"{conn}: {conn.state} -> {state}"
+        del self.conns[conn.state][conn]
+        self.idle.pop(conn, None)
+        conn.state = state
+        if state is ConnState.OPEN:
+            conn.opened_at = conn.idle_since = now
+            self.idle[conn] = None
+        if state is ConnState.CLOSED:
+            for lane in conn.lanes:
+                self.leased.pop(lane, None)
+        else:
+            self.conns[state][conn] = None
+        for lane in reversed(conn.lanes):
+            self.shelf.put(lane)
+
+    def set_lane(self, lane: Lane, state: LaneState, *, now: float) -> None:
+        """Move a lane to a state."""
+        assert state in LANE_MOVES[lane.state], f"{lane}: {lane.state} -> {state}"
+        conn, grantable = lane.conn, lane.conn.grantable
+        self.leased.pop(lane, None)
+        lane.state, lane.since = state, now
+        if state is LaneState.LEASED:
+            self.leased[lane] = None
+            lane.warned = False
+        if state in BUSY:
+            conn.busy.add(lane)
+            self.idle.pop(conn, None)
+        else:
+            conn.busy.discard(lane)
+            if not conn.busy and conn.state is ConnState.OPEN and conn not in self.idle:
+                conn.idle_since = now
+                self.idle[conn] = None
+        self.shelf.put(lane)
+        if conn.grantable is not grantable:  # the last slot was taken or freed: it concerns every lane
+            for other in conn.lanes:
+                if other is not lane:
+                    self.shelf.put(other)
+
+    def forget(self, lane: Lane, why: str) -> None:
+        """Nobody is hot on this lane any more."""
+        if lane.hold is not None:
+            lane.hold.lane, lane.hold.lost, lane.hold = None, why, None

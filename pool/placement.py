@@ -1,0 +1,40 @@
+"""Which idle lane a waiter gets. Pure; the roster asks, and another policy can be put in its place."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pool.ledger import Shelf
+from pool.slots import Lane, LaneState, Waiter
+
+
+class Placement(Protocol):
+    """Chooses among the lanes on the shelf."""
+
+    def first(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
+        """Return a lane to take without hesitation, or None."""
+        ...
+
+    def instead(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
+        """Return a lane to take because the pool cannot grow right now, or None to wait."""
+        ...
+
+
+class Ladder:
+    """Its own lane if hot, else an idle lane nobody is hot on, else (when the pool cannot grow) the least recent."""
+
+    def first(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
+        """Return the waiter's own lane; else a free one, if possible beside the conversation it forks from."""
+        own = waiter.hold.lane if waiter.hold else None
+        if own is not None and own in shelf.held:
+            return own
+        near = waiter.near.lane if waiter.near else None
+        if near is not None and near.conn.grantable:
+            for lane in near.conn.lanes:
+                if lane.state is LaneState.FREE:
+                    return lane
+        return next(reversed(shelf.free), None)
+
+    def instead(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
+        """Return the lane that was idle longest."""
+        return next(iter(shelf.held), None)

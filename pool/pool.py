@@ -1,0 +1,370 @@
+"""The trio shell around the roster: it carries out what the roster says, and tells it what happened."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+from attrs import define, field
+
+from pool.connection import Connection
+from pool.dial import Dial, Dialer, WireClosed
+from pool.errors import DialFailed
+from pool.exchange import Exchange
+from pool.lease import Lease
+from pool.placement import Ladder, Placement
+from pool.roster import Roster
+from pool.settings import Endpoint, PoolSettings
+from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, Refuse, Waiter
+from pool.slots import Dial as DialCommand
+from pool.stats import LeaseInfo, PoolStats, Recorder, Summary
+from pool.stats.recorder import record
+
+log = logging.getLogger("warmline.pool")
+
+LOST = frozenset({None, "silent", "stalled"})  # why a connection ended that we would rather have kept
+
+
+@define(eq=False)
+class _Waiter(Waiter):
+    woken: trio.Event = field(factory=trio.Event, init=False)
+
+
+@asynccontextmanager
+async def open_pool(
+    endpoint: Endpoint,
+    settings: PoolSettings | None = None,
+    *,
+    dial: Dial | None = None,
+    placement: Placement | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Pool]:
+    """Open a pool of connections to one endpoint; it closes with the block.
+
+    The pool's tasks live in a nursery around the block, so an error of the block arrives in an `ExceptionGroup`.
+
+    Args:
+        endpoint: where to connect, and what differs there.
+        settings: how the pool behaves.
+        dial: opens connections; for tests and for transports of your own.
+        placement: chooses among idle lanes.
+        rng: jitter; give a seeded one to repeat a run.
+
+    Raises:
+        SettingsError: it is already plain that there is no key.
+    """
+    endpoint.auth.check()
+    settings = settings or PoolSettings()
+    async with trio.open_nursery() as nursery:
+        pool = Pool(
+            endpoint,
+            Roster(
+                endpoint=endpoint,
+                settings=settings,
+                rng=rng or random.Random(),
+                placement=placement or Ladder(),
+            ),
+            dial or Dialer(endpoint, settings),
+            nursery,
+        )
+        nursery.start_soon(pool._keep)
+        try:
+            pool.resume()  # warms up
+            yield pool
+        finally:
+            pool.close()
+            nursery.cancel_scope.cancel()
+
+
+@define(eq=False)
+class Pool:
+    """A pool of warm connections. Made by `open_pool`; not thread-safe: use it from one trio run."""
+
+    endpoint: Endpoint
+    _roster: Roster
+    _dial: Dial
+    _nursery: trio.Nursery
+    recorder: Recorder = field(factory=Recorder, init=False)
+    _connections: dict[Conn, Connection] = field(factory=dict, init=False)
+    _next_check: float = field(default=math.inf, init=False)
+    _keeper_until: float = field(default=math.inf, init=False)
+    _nudge: trio.Event = field(factory=trio.Event, init=False)
+    _drained: trio.Event | None = field(
+        default=None, init=False
+    )  # set at each end of a connection, for `drain`
+    _bytes: tuple[int, int] = field(
+        default=(0, 0), init=False
+    )  # sent and received on connections that are gone
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.endpoint.name} {self._roster}>"
+
+    @property
+    def settings(self) -> PoolSettings:
+        """The settings in force."""
+        return self._roster.settings
+
+    # Leases.
+
+    @asynccontextmanager
+    async def lease(
+        self, hold: Hold | None = None, *, near: Hold | None = None, pin: bool = False, holder: str = ""
+    ) -> AsyncIterator[Lease]:
+        """Lease a lane for the length of the block. See `acquire`."""
+        lease = await self.acquire(hold, near=near, pin=pin, holder=holder)
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+    async def acquire(
+        self, hold: Hold | None = None, *, near: Hold | None = None, pin: bool = False, holder: str = ""
+    ) -> Lease:
+        """Wait for a lane. Always a checkpoint; cancelling gives back whatever was about to be granted.
+
+        Args:
+            hold: the conversation's claim: its own lane is preferred, and becomes its own.
+            near: prefer the connection that remembers this conversation, for a fork of it.
+            pin: take nothing but the hold's own lane.
+            holder: who is asking, for statistics and for the log.
+
+        Raises:
+            PoolClosed: the pool is draining or closed.
+            PoolSaturated: too many waiters.
+            DialFailed: no connection is open and none can be opened.
+            ConnectionLost: `pin` was asked for and that lane is gone.
+        """
+        asked = trio.current_time()
+        waiter = _Waiter(hold, near, pin, holder)
+        self._apply(self._roster.enqueue(waiter, now=asked))
+        try:
+            if waiter.lane is None and waiter.error is None:
+                await waiter.woken.wait()
+            else:
+                await trio.lowlevel.checkpoint()
+        except BaseException:
+            self._apply(self._roster.withdraw(waiter, now=trio.current_time()))
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        assert waiter.lane is not None
+        record(self.recorder.wait, trio.current_time() - asked)
+        self.recorder.counts["leased"] += 1
+        return Lease(waiter.lane, self._connections.get(waiter.lane.conn), self._take_back)
+
+    def _take_back(self, lease: Lease) -> None:
+        now = trio.current_time()
+        self._apply(self._roster.release(lease.lane, keep=lease.hot, fouled=lease.fouled, now=now))
+
+    def let_go(self, hold: Hold) -> None:
+        """A conversation is over: its lane belongs to nobody now."""
+        self._apply(self._roster.let_go(hold, now=trio.current_time()))
+
+    # What an operator may ask for.
+
+    def pause(self) -> None:
+        """Grant no lane until `resume`; leases already given go on."""
+        self._roster.pause()
+
+    def resume(self) -> None:
+        """Grant lanes again."""
+        self._apply(self._roster.resume(now=trio.current_time()))
+
+    def rotate(self) -> None:
+        """Replace every connection: successors first, then the old ones drain."""
+        self._apply(self._roster.rotate(now=trio.current_time()))
+
+    def resize(self, *, max_connections: int | None = None, min_idle: int | None = None) -> None:
+        """Change the pool's bounds; connections over the new maximum drain, the longest idle first.
+
+        Raises:
+            SettingsError: a bound is out of range.
+        """
+        changes = {"max_connections": max_connections, "min_idle": min_idle}
+        settings = self.settings.with_(
+            **{name: value for name, value in changes.items() if value is not None}
+        )
+        self._apply(self._roster.resize(settings, now=trio.current_time()))
+
+    def downgrade(self) -> None:
+        """The endpoint refuses lane names: use single lanes from now on."""
+        if self._roster.lanes.named:
+            log.warning("%s refuses stream_id: single lanes from now on", self.endpoint.name)
+        self._apply(self._roster.downgrade(now=trio.current_time()))
+
+    async def drain(self) -> None:
+        """Grant nothing more and wait until every response in flight has ended. Cancelling only stops the wait."""
+        self._apply(self._roster.stop(now=trio.current_time()))
+        await trio.lowlevel.checkpoint()
+        while self._connections:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    def close(self) -> None:
+        """Close every connection now; what is in flight fails with `ConnectionLost`."""
+        self._apply(self._roster.stop(now=trio.current_time()))
+        for connection in self._connections.values():
+            connection.close("closed")
+
+    def stats(self) -> PoolStats:
+        """Return a frozen snapshot of what the pool does and did."""
+        now, ledger, counts = trio.current_time(), self._roster.ledger, self.recorder.counts
+        wires = [connection.wire for connection in self._connections.values() if connection.wire is not None]
+        sent, received = self._bytes
+        return PoolStats(
+            dialing=len(ledger.dialing),
+            open=len(ledger.open),
+            draining=len(ledger.conns[ConnState.DRAINING]),
+            idle_lanes=len(ledger.shelf),
+            hot_lanes=len(ledger.shelf.held),
+            leased_lanes=len(ledger.leased),
+            waiting=len(self._roster.waiters),
+            dial_rate=self._roster.pacer.rate,
+            leases=tuple(
+                LeaseInfo(lane=str(lane), holder=lane.holder, seconds=now - lane.since)
+                for lane in ledger.leased
+            ),
+            opened=counts["opened"],
+            lost=counts["lost"],
+            rotated=counts["rotated"],
+            closed=counts["closed"],
+            dials_failed=counts["dials_failed"],
+            leased=counts["leased"],
+            strays=counts["strays"] + sum(connection.strays for connection in self._connections.values()),
+            bytes_sent=sent + sum(wire.bytes_out for wire in wires),
+            bytes_received=received + sum(wire.bytes_in for wire in wires),
+            wait=Summary.of(self.recorder.wait),
+            dial=Summary.of(self.recorder.dial),
+            first_event=Summary.of(self.recorder.first_event),
+            turn=Summary.of(self.recorder.turn),
+        )
+
+    # The shell.
+
+    def _apply(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case Grant(waiter) | Refuse(waiter):
+                    assert isinstance(waiter, _Waiter)
+                    waiter.woken.set()
+                case DialCommand(conn):
+                    self._nursery.start_soon(self._run_connection, conn, name=f"connection {conn}")
+                case Close(conn, why):
+                    connection = self._connections.get(conn)
+                    if connection is not None:
+                        connection.close(why)
+        if self._roster.next_due() < self._keeper_until:
+            self._nudge.set()
+
+    async def _run_connection(self, conn: Conn) -> None:
+        if conn.state is ConnState.CLOSED:  # closed before its dial could start
+            return
+        connection = Connection(
+            conn=conn,
+            settings=self.settings,
+            frame_cap=self.endpoint.frame_cap,
+            on_open=self._opened,
+            on_over=self._response_over,
+            on_expired=self._expired,
+        )
+        self._connections[conn] = connection
+        failure: DialFailed | None = None
+        try:
+            with connection.scope:
+                await self._dial(connection.run)
+        except DialFailed as error:
+            failure = error
+        finally:
+            del self._connections[conn]
+            sent, received = self._bytes
+            self._bytes = sent + connection.bytes_sent, received + connection.bytes_received
+            self.recorder.counts["strays"] += connection.strays
+            self._ended(connection, failure)
+
+    def _opened(self, connection: Connection) -> None:
+        now = trio.current_time()
+        record(self.recorder.dial, now - connection.conn.since)
+        self.recorder.counts["opened"] += 1
+        log.debug("%s opened", connection.conn)
+        if self._next_check == math.inf:
+            self._next_check = now + self.settings.keepalive_interval / 4
+            self._nudge.set()
+        self._apply(self._roster.opened(connection.conn, now=now))
+
+    def _ended(self, connection: Connection, failure: DialFailed | None) -> None:
+        conn, counts, now = connection.conn, self.recorder.counts, trio.current_time()
+        if failure is not None:
+            counts["dials_failed"] += 1
+            log.warning("dial of %s failed: %s", conn, failure)
+            self._apply(self._roster.dial_failed(conn, failure, now=now))
+        else:
+            if conn.opened_at:
+                name = (
+                    "rotated"
+                    if connection.why == "rotated"
+                    else "lost"
+                    if connection.why in LOST
+                    else "closed"
+                )
+                counts[name] += 1
+                log.log(logging.WARNING if name == "lost" else logging.DEBUG, "%s ended: %s", conn, name)
+            self._apply(self._roster.lost(conn, now=now))
+        if self._drained is not None:
+            self._drained.set()
+
+    def _response_over(self, exchange: Exchange) -> None:
+        ended, first = exchange.ended_at, exchange.first_event_at
+        if exchange.finished is not None and ended is not None and first is not None:
+            record(self.recorder.first_event, first - exchange.sent_at)
+            record(self.recorder.turn, ended - exchange.sent_at)
+            if exchange.lane.state is LaneState.FOULED:
+                self._apply(self._roster.drained(exchange.lane, now=trio.current_time()))
+
+    def _expired(self, connection: Connection) -> None:
+        self._apply(self._roster.retire(connection.conn, "expired", now=trio.current_time()))
+
+    async def _keep(self) -> None:
+        """The one timer: what the roster has due, keepalive, leases held too long."""
+        while True:
+            self._nudge = trio.Event()
+            self._keeper_until = min(self._roster.next_due(), self._next_check)
+            with trio.move_on_at(self._keeper_until):
+                await self._nudge.wait()
+            now = trio.current_time()
+            self._apply(self._roster.tick(now=now))
+            if self._next_check <= now:
+                self._check(now)
+
+    def _check(self, now: float) -> None:
+        settings = self.settings
+        self._next_check = now + settings.keepalive_interval / 4 if self._connections else math.inf
+        for connection in self._connections.values():
+            wire = connection.wire
+            if wire is None or connection.pinged_at is not None:
+                continue
+            if now - wire.last_inbound >= settings.keepalive_interval:
+                connection.pinged_at = now
+                self._nursery.start_soon(self._ping, connection, name=f"ping {connection.conn}")
+        for lane in self._roster.ledger.leased:
+            if now - lane.since < settings.lease_warning:
+                break
+            if not lane.warned:
+                lane.warned = True
+                log.warning("lane %s held by %r for %.0f s", lane, lane.holder or "?", now - lane.since)
+
+    async def _ping(self, connection: Connection) -> None:
+        wire, asked = connection.wire, trio.current_time()
+        if wire is not None:
+            with trio.move_on_after(self.settings.keepalive_timeout):
+                try:
+                    await wire.ping()
+                except WireClosed:
+                    return  # its reader sees the same
+            if wire.last_inbound < asked:
+                log.warning("%s is silent: no answer to a ping", connection.conn)
+                connection.close("silent")
+        connection.pinged_at = None

@@ -1,0 +1,374 @@
+"""Who holds which lane: connections, lanes and waiters in; what to do about it out. Pure.
+
+Theory of operation
+    Every call that changes something ends in `_settle`, the only matching code. It serves the waiters in order
+    from the shelf of idle lanes, decides what to dial, and returns commands: Dial, Grant, Refuse, Close. The
+    shell carries them out and reports back (`opened`, `dial_failed`, `lost`, `drained`). `next_due` says when
+    to call `tick`, if nothing else happens first.
+
+    A waiter takes a lane at once if the placement names one; else it waits for a connection on its way, or one
+    is dialled for it; else, when the pool cannot grow (full, paced, or the dial takes longer than
+    `dial_patience`), it takes what the placement names `instead`: a lane that another conversation is hot on.
+    So no waiter waits while a lane it could use is idle, except, briefly, for a fresh connection.
+
+    Rotation: at its retire line a connection with conversations on it gets a successor, above the maximum if
+    need be, and is drained when the successor is open, or at the latest after half of the reserve.
+
+    States move only through the `Ledger`; counts are the lengths of its collections.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Iterator
+
+from attrs import define, field
+
+from pool.errors import ConnectionLost, DialFailed, PoolClosed, PoolError, PoolSaturated
+from pool.ledger import Ledger
+from pool.pacing import Pacer
+from pool.placement import Ladder, Placement
+from pool.settings import Endpoint, Lanes, PoolSettings
+from pool.slots import Close, Command, Conn, ConnState, Dial, Grant, Hold, Lane, LaneState, Refuse, Waiter
+
+# At most these shares of a connection's life go to the reserve and the jitter, so that short caps leave a life.
+RESERVE_SHARE, JITTER_SHARE = 0.25, 0.1
+
+
+@define(eq=False, kw_only=True)
+class Roster:
+    """The bookkeeping of one pool. Times are seconds on one clock of the caller's."""
+
+    endpoint: Endpoint
+    settings: PoolSettings
+    rng: random.Random
+    placement: Placement = field(factory=Ladder)
+    lanes: Lanes = field(init=False)  # of connections dialled from now on
+    pacer: Pacer = field(init=False)
+    ledger: Ledger = field(factory=Ledger, init=False)
+    waiters: dict[Waiter, None] = field(factory=dict, init=False)
+    paused: bool = field(default=False, init=False)
+    stopped: bool = field(default=False, init=False)
+    _rotating: dict[Conn, float] = field(
+        factory=dict, init=False
+    )  # open, past its line: when to drain regardless
+    _why: dict[Conn, str] = field(factory=dict, init=False)  # draining: for which reason
+    _due: list[tuple[float, int, Conn | Lane]] = field(
+        factory=list, init=False
+    )  # heap: retire lines, fouled lanes
+    _serial: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
+    _order: Iterator[int] = field(factory=itertools.count, init=False)  # breaks ties in the heap
+    _wake_at: float = field(default=math.inf, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.lanes = self.endpoint.lanes
+        self.pacer = Pacer(self.settings.dial_rate, self.settings.dial_burst, self.rng)
+
+    def __str__(self) -> str:
+        sizes = " ".join(f"{state.value}={len(conns)}" for state, conns in self.ledger.conns.items())
+        return f"{sizes} leased={len(self.ledger.leased)} idle={len(self.ledger.shelf)} waiting={len(self.waiters)}"
+
+    # What callers do.
+
+    def enqueue(self, waiter: Waiter, *, now: float) -> list[Command]:
+        """A caller wants a lane. It may be granted, or refused, in this very call.
+
+        Raises:
+            PoolClosed: the pool is draining or closed.
+        """
+        if self.stopped:
+            raise PoolClosed("the pool is closed or draining: it grants no new leases")
+        waiter.since = now
+        self.waiters[waiter] = None
+        commands = self._settle(now)
+        limit = self.settings.max_waiters
+        if waiter in self.waiters and len(self.waiters) > limit:
+            error = PoolSaturated(waiting=len(self.waiters) - 1, limit=limit, state=str(self))
+            commands.append(self._refuse(waiter, error))
+        return commands
+
+    def withdraw(self, waiter: Waiter, *, now: float) -> list[Command]:
+        """A caller stopped waiting. Takes back a lane that it was granted but never saw."""
+        self.waiters.pop(waiter, None)
+        if waiter.lane is not None:
+            return self.release(waiter.lane, keep=True, now=now)
+        return self._settle(now)
+
+    def release(self, lane: Lane, *, keep: bool, fouled: bool = False, now: float) -> list[Command]:
+        """A lease ends. `keep`: its hold's conversation is hot on the lane. `fouled`: a response is still running."""
+        if lane.conn.state is ConnState.CLOSED:
+            return []
+        if fouled or not keep:
+            self.ledger.forget(lane, "failed")
+        if fouled:
+            self.ledger.set_lane(lane, LaneState.FOULED, now=now)
+            heapq.heappush(self._due, (now + self.settings.abandon_timeout, next(self._order), lane))
+            return self._settle(now)
+        return self._idle_lane(lane, now)
+
+    def let_go(self, hold: Hold, *, now: float) -> list[Command]:
+        """A conversation is over: nobody is hot on its lane any more."""
+        lane = hold.lane
+        if lane is None:
+            return []
+        self._leave(lane, "closed", now)
+        return self._settle(now)
+
+    def pause(self) -> None:
+        """Grant nothing until `resume`."""
+        self.paused = True
+
+    def resume(self, *, now: float) -> list[Command]:
+        """Grant again."""
+        self.paused = False
+        return self._settle(now)
+
+    def stop(self, *, now: float) -> list[Command]:
+        """Grant nothing more, ever; refuse who waits; drain everything."""
+        self.stopped = True
+        refusals = [self._refuse(waiter, PoolClosed("the pool is closing")) for waiter in tuple(self.waiters)]
+        return [*refusals, *self._drain_all("closed", now)]
+
+    def rotate(self, *, now: float) -> list[Command]:
+        """Put every open connection at its retire line now."""
+        for conn in self.ledger.open:
+            self._rotating.setdefault(conn, now + self.settings.dial_timeout)
+        return self._settle(now)
+
+    def resize(self, settings: PoolSettings, *, now: float) -> list[Command]:
+        """Use these settings from now on; drain what is over the new maximum, the longest idle first."""
+        self.settings = settings
+        self.pacer.base, self.pacer.burst = settings.dial_rate, settings.dial_burst
+        commands: list[Command] = []
+        ledger = self.ledger
+        surplus = len(ledger.open) + len(ledger.dialing) - settings.max_connections
+        for conn in [*ledger.idle, *(conn for conn in ledger.open if conn not in ledger.idle)][
+            : max(0, surplus)
+        ]:
+            self._drain(conn, "resized", now, commands)
+        return commands + self._settle(now)
+
+    def downgrade(self, *, now: float) -> list[Command]:
+        """The endpoint refuses lane names: single lanes from now on."""
+        commands: list[Command] = []
+        if self.lanes.named:
+            self.lanes = Lanes.single()
+            commands = self._drain_all("downgraded", now)
+        return commands + self._settle(now)
+
+    # What happens to connections.
+
+    def opened(self, conn: Conn, *, now: float) -> list[Command]:
+        """A dial succeeded."""
+        if conn.state is ConnState.CLOSED:  # stopped or resized while the dial was under way
+            return []
+        self.pacer.succeeded()
+        conn.in_flight_limit = self.lanes.in_flight
+        conn.lanes = [Lane(conn, index, self.lanes.stream_id(index)) for index in range(self.lanes.count)]
+        self.ledger.set_conn(conn, ConnState.OPEN, now=now)
+        cap = self.endpoint.max_age
+        reserve = min(self.settings.reserve, cap * RESERVE_SHARE)
+        conn.retire_at = (
+            now + cap - reserve - self.rng.uniform(0, min(self.settings.jitter, cap * JITTER_SHARE))
+        )
+        heapq.heappush(self._due, (conn.retire_at, next(self._order), conn))
+        commands: list[Command] = []
+        for old in [old for old in self._rotating if old.successor is conn]:
+            self._drain(old, "rotated", now, commands)
+        return commands + self._settle(now)
+
+    def dial_failed(self, conn: Conn, error: DialFailed, *, now: float) -> list[Command]:
+        """A dial failed. When it cannot help to go on, those who have nothing else to wait for are told."""
+        if conn.state is ConnState.CLOSED:
+            return []
+        self.pacer.failed(now, status=error.status, retry_after=error.retry_after)
+        self.ledger.set_conn(conn, ConnState.CLOSED, now=now)
+        commands: list[Command] = []
+        enough = error.hopeless or self.pacer.failures >= self.settings.dial_attempts
+        if enough and not self.ledger.open and not self.ledger.dialing:
+            commands += [self._refuse(waiter, error) for waiter in tuple(self.waiters)]
+        return commands + self._settle(now)
+
+    def lost(self, conn: Conn, *, now: float) -> list[Command]:
+        """A connection is gone, as we wished or not."""
+        if conn.state is not ConnState.CLOSED:
+            self._end(conn, self._why.pop(conn, "lost"), now)
+        return self._settle(now)
+
+    def retire(self, conn: Conn, why: str, *, now: float) -> list[Command]:
+        """Grant nothing more on this connection; close it when its responses have ended."""
+        commands: list[Command] = []
+        self._drain(conn, why, now, commands)
+        return commands + self._settle(now)
+
+    def drained(self, lane: Lane, *, now: float) -> list[Command]:
+        """The response that fouled a lane has ended: the lane is good again."""
+        if lane.state is not LaneState.FOULED or lane.conn.state is ConnState.CLOSED:
+            return []
+        return self._idle_lane(lane, now)
+
+    def tick(self, *, now: float) -> list[Command]:
+        """Look at everything that has come due."""
+        commands: list[Command] = []
+        while self._due and self._due[0][0] <= now:
+            _when, _order, due = heapq.heappop(self._due)
+            if isinstance(due, Conn):
+                if due.state is ConnState.OPEN:
+                    self._rotating.setdefault(due, now + (due.opened_at + self.endpoint.max_age - now) / 2)
+            elif due.state is LaneState.FOULED and due.since + self.settings.abandon_timeout <= now:
+                self.ledger.set_lane(due, LaneState.DEAD, now=now)
+                self._drain(due.conn, "abandoned", now, commands)
+        while (conn := self._spare()) is not None and conn.idle_since + self.settings.idle_timeout <= now:
+            self._drain(conn, "idle", now, commands)
+        return commands + self._settle(now)
+
+    def next_due(self) -> float:
+        """Return when `tick` is wanted; `math.inf` for not at all."""
+        spare = self._spare()
+        return min(
+            self._due[0][0] if self._due else math.inf,
+            self._wake_at,
+            spare.idle_since + self.settings.idle_timeout if spare is not None else math.inf,
+            min(self._rotating.values(), default=math.inf),
+        )
+
+    # The one matching.
+
+    def _settle(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        self._wake_at = math.inf
+        if self.stopped:
+            return commands
+        if self._rotating:
+            self._rotate_due(now, commands)
+        shelf, dialing = self.ledger.shelf, self.ledger.dialing
+        if not self.waiters and len(shelf) >= self.settings.min_idle:
+            return commands
+        coming = claimed = 0
+        for conn in dialing:
+            if now < conn.since + self.settings.dial_patience:
+                coming += self.lanes.in_flight
+        if self.waiters and not self.paused:
+            for waiter in [waiter for waiter in self.waiters if waiter.pin]:
+                self._serve_pinned(waiter, now, commands)
+            for waiter in [waiter for waiter in self.waiters if not waiter.pin]:
+                lane = self.placement.first(shelf, waiter)
+                if lane is None and claimed >= coming and self._dial(now, commands) is not None:
+                    coming += self.lanes.in_flight
+                if lane is None and claimed < coming:
+                    claimed += 1
+                    continue
+                lane = lane or self.placement.instead(shelf, waiter)
+                if lane is not None:
+                    commands.append(self._grant(waiter, lane, now))
+                elif not shelf:
+                    break  # nothing on the shelf, nothing coming, nothing to dial: the same for all behind
+        # Warm-up counts every dial under way, however slow: an outage must not pile up dials that nobody awaits.
+        on_the_way = len(dialing) * self.lanes.in_flight
+        while (
+            len(shelf) + on_the_way - claimed < self.settings.min_idle
+            and self._dial(now, commands) is not None
+        ):
+            on_the_way += self.lanes.in_flight
+        if claimed and shelf.held:
+            for conn in dialing:
+                self._wake_at = min(self._wake_at, max(now, conn.since + self.settings.dial_patience))
+        return commands
+
+    def _serve_pinned(self, waiter: Waiter, now: float, commands: list[Command]) -> None:
+        lane = waiter.hold.lane if waiter.hold else None
+        if lane is None:
+            why = waiter.hold.lost if waiter.hold else None
+            error = ConnectionLost(f"the pinned lane is gone ({why or 'never had one'})", sent=False)
+            commands.append(self._refuse(waiter, error))
+        elif lane in self.ledger.shelf.held:
+            commands.append(self._grant(waiter, lane, now))
+
+    def _rotate_due(self, now: float, commands: list[Command]) -> None:
+        for conn, deadline in tuple(self._rotating.items()):
+            if deadline <= now or not (conn.busy or any(lane.hold for lane in conn.lanes)):
+                self._drain(conn, "rotated", now, commands)
+            elif conn.successor is None or conn.successor.state is ConnState.CLOSED:
+                conn.successor = self._dial(now, commands, overlap=self.settings.rotation_overlap)
+
+    def _dial(self, now: float, commands: list[Command], *, overlap: int = 0) -> Conn | None:
+        dialing = self.ledger.dialing
+        size = len(dialing) + len(self.ledger.open)
+        if size >= self.settings.max_connections + overlap or len(dialing) >= self.settings.dial_concurrency:
+            return None
+        ready = self.pacer.ready_at(now)
+        if ready > now:
+            self._wake_at = min(self._wake_at, ready)
+            return None
+        self.pacer.take(now)
+        conn = Conn(next(self._serial))
+        self.ledger.add(conn, now=now)
+        commands.append(Dial(conn))
+        return conn
+
+    def _grant(self, waiter: Waiter, lane: Lane, now: float) -> Grant:
+        del self.waiters[waiter]
+        if lane.hold is not waiter.hold:
+            self.ledger.forget(lane, "stolen")
+            if waiter.hold is not None:
+                if waiter.hold.lane is not None:
+                    self._leave(waiter.hold.lane, "moved", now)
+                waiter.hold.lane, lane.hold = lane, waiter.hold
+        self.ledger.set_lane(lane, LaneState.LEASED, now=now)
+        lane.holder = waiter.holder
+        waiter.lane = lane
+        return Grant(waiter)
+
+    def _refuse(self, waiter: Waiter, error: PoolError) -> Refuse:
+        del self.waiters[waiter]
+        waiter.error = error
+        return Refuse(waiter)
+
+    def _leave(self, lane: Lane, why: str, now: float) -> None:
+        self.ledger.forget(lane, why)
+        if lane.state is LaneState.HELD:
+            self.ledger.set_lane(lane, LaneState.FREE, now=now)
+
+    def _idle_lane(self, lane: Lane, now: float) -> list[Command]:
+        """A busy lane has nothing in flight any more."""
+        conn, commands = lane.conn, list[Command]()
+        if conn.state is ConnState.DRAINING:
+            self.ledger.forget(lane, self._why[conn])
+        self.ledger.set_lane(lane, LaneState.HELD if lane.hold else LaneState.FREE, now=now)
+        if conn.state is ConnState.DRAINING:
+            self._drain(conn, self._why[conn], now, commands)
+        return commands + self._settle(now)
+
+    def _spare(self) -> Conn | None:
+        """Return the connection that has been idle longest, if the pool can do without it."""
+        conn = next(iter(self.ledger.idle), None)
+        spare = conn is not None and len(self.ledger.shelf) - len(conn.lanes) >= self.settings.min_idle
+        return conn if spare else None
+
+    def _drain_all(self, why: str, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for conn in (*self.ledger.open, *self.ledger.dialing):
+            self._drain(conn, why, now, commands)
+        return commands
+
+    def _drain(self, conn: Conn, why: str, now: float, commands: list[Command]) -> None:
+        if conn.state is ConnState.OPEN:
+            self._rotating.pop(conn, None)
+            self._why[conn] = why
+            self.ledger.set_conn(conn, ConnState.DRAINING, now=now)
+            for lane in conn.lanes:
+                if lane.state is LaneState.HELD:
+                    self._leave(lane, why, now)
+        if conn.state is not ConnState.CLOSED and not conn.busy:
+            why = self._why.pop(conn, why)
+            self._end(conn, why, now)
+            commands.append(Close(conn, why))
+
+    def _end(self, conn: Conn, why: str, now: float) -> None:
+        self._rotating.pop(conn, None)
+        for lane in conn.lanes:
+            self.ledger.forget(lane, why)
+        self.ledger.set_conn(conn, ConnState.CLOSED, now=now)

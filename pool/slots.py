@@ -1,0 +1,146 @@
+"""What the roster moves about: connections, their lanes, and who claims them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from attrs import define, field, frozen
+
+from pool.errors import PoolError
+
+
+class ConnState(enum.Enum):
+    """A connection's life. Idle is OPEN with no lane busy, so it is not a state."""
+
+    DIALING = "dialing"
+    OPEN = "open"
+    DRAINING = "draining"  # grants nothing; closes when its last response ends
+    CLOSED = "closed"
+
+
+CONN_MOVES: Mapping[ConnState, frozenset[ConnState]] = {
+    ConnState.DIALING: frozenset({ConnState.OPEN, ConnState.CLOSED}),
+    ConnState.OPEN: frozenset({ConnState.DRAINING, ConnState.CLOSED}),
+    ConnState.DRAINING: frozenset({ConnState.CLOSED}),
+    ConnState.CLOSED: frozenset(),
+}
+
+
+class LaneState(enum.Enum):
+    """What a lane of a live connection is doing."""
+
+    FREE = "free"  # idle, and nobody's conversation is remembered on it
+    HELD = "held"  # idle, and its hold's conversation is hot on it
+    LEASED = "leased"
+    FOULED = "fouled"  # abandoned mid-response: busy until the terminal event
+    DEAD = "dead"  # never drained in time: not used again
+
+
+LANE_MOVES: Mapping[LaneState, frozenset[LaneState]] = {
+    LaneState.FREE: frozenset({LaneState.LEASED}),
+    LaneState.HELD: frozenset({LaneState.LEASED, LaneState.FREE}),
+    LaneState.LEASED: frozenset({LaneState.FREE, LaneState.HELD, LaneState.FOULED}),
+    LaneState.FOULED: frozenset({LaneState.FREE, LaneState.DEAD}),
+    LaneState.DEAD: frozenset(),
+}
+
+BUSY = frozenset({LaneState.LEASED, LaneState.FOULED})
+
+
+@define(eq=False)
+class Hold:
+    """A conversation's claim on the lane that remembers it. The roster fills it in; its owner only reads.
+
+    `lost` says why the last lane is gone: stolen, rotated, lost, idle, failed or closed.
+    """
+
+    name: str = ""
+    lane: Lane | None = field(default=None, init=False, repr=False)
+    lost: str | None = field(default=None, init=False)
+
+
+@define(eq=False)
+class Lane:
+    """One ordered stream of responses on a connection."""
+
+    conn: Conn = field(repr=False)
+    index: int
+    stream_id: str | None
+    state: LaneState = field(default=LaneState.FREE, init=False)
+    hold: Hold | None = field(default=None, init=False)
+    holder: str = field(default="", init=False)  # who leased it, for people
+    since: float = field(default=0.0, init=False)  # when its state last changed
+    warned: bool = field(default=False, init=False)
+
+    def __str__(self) -> str:
+        return f"c{self.conn.id}/{self.stream_id or 'lane'}"
+
+
+@define(eq=False)
+class Conn:
+    """One connection, as bookkeeping sees it."""
+
+    id: int
+    state: ConnState = field(default=ConnState.DIALING, init=False)
+    since: float = field(default=0.0, init=False)  # when the dial began
+    opened_at: float = field(default=0.0, init=False)
+    retire_at: float = field(default=0.0, init=False)
+    idle_since: float = field(default=0.0, init=False)
+    lanes: list[Lane] = field(factory=list, init=False, repr=False)
+    busy: set[Lane] = field(factory=set, init=False, repr=False)
+    successor: Conn | None = field(default=None, init=False, repr=False)
+    in_flight_limit: int = field(default=1, init=False)
+
+    def __str__(self) -> str:
+        return f"c{self.id}"
+
+    @property
+    def grantable(self) -> bool:
+        """An idle lane of this connection may be leased."""
+        return self.state is ConnState.OPEN and len(self.busy) < self.in_flight_limit
+
+
+@define(eq=False)
+class Waiter:
+    """A queued acquire. The roster sets `lane` or `error`; then the shell wakes it."""
+
+    hold: Hold | None = None
+    near: Hold | None = None  # prefer the connection that remembers this one (a fork's parent)
+    pin: bool = False  # nothing but the hold's own lane will do
+    holder: str = ""
+    since: float = field(default=0.0, init=False)
+    lane: Lane | None = field(default=None, init=False)
+    error: PoolError | None = field(default=None, init=False)
+
+
+@frozen
+class Dial:
+    """Open this connection."""
+
+    conn: Conn
+
+
+@frozen
+class Grant:
+    """Wake this waiter: `waiter.lane` is its lane."""
+
+    waiter: Waiter
+
+
+@frozen
+class Refuse:
+    """Wake this waiter: `waiter.error` says why it gets nothing."""
+
+    waiter: Waiter
+
+
+@frozen
+class Close:
+    """Close this connection; `why` is idle, rotated, resized, closed or abandoned."""
+
+    conn: Conn
+    why: str
+
+
+Command = Dial | Grant | Refuse | Close
