@@ -44,6 +44,17 @@ class OutputInvalid(SchedulerError):
         super().__init__(f"no valid answer in {attempts} attempts: {problem}")
 
 
+class RunIncomplete(SchedulerError):
+    """The server cut a turn short, so the run has no answer. `text` is what there is of one.
+
+    `reason` is the server's: `max_output_tokens` (raise it in the agent's options), `content_filter` ...
+    """
+
+    def __init__(self, reason: str, *, text: str) -> None:
+        self.reason, self.text = reason, text
+        super().__init__(f"the turn ended incomplete: {reason}")
+
+
 class UnsupportedOutput(SchedulerError):
     """The model's turn waits for what no tool of the agent can give: an approval, a custom tool's output ...
 
@@ -53,3 +64,34 @@ class UnsupportedOutput(SchedulerError):
     def __init__(self, kind: str, remedy: str) -> None:
         self.kind, self.remedy = kind, remedy
         super().__init__(f"the model's turn ended with {kind!r}: {remedy}")
+
+
+class AgentNotFound(SchedulerError):
+    """What `--agent` names cannot be loaded. `spec` is what was given."""
+
+    def __init__(self, spec: str, problem: str) -> None:
+        self.spec, self.problem = spec, problem
+        super().__init__(f"agent {spec!r}: {problem}")
+
+
+class TaskError(SchedulerError, ValueError):
+    """A task cannot be used. `source` and `line` say where it stands (line None: the file as a whole)."""
+
+    def __init__(self, problem: str, *, source: str, line: int | None = None) -> None:
+        self.problem, self.source, self.line = problem, source, line
+        super().__init__(f"{source}: {problem}" if line is None else f"{source}:{line}: {problem}")
+
+
+class OutputFileError(SchedulerError):
+    """Results cannot be written to `path`, or what stands there must not be touched as asked."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"{path}: {problem}")
+
+
+class FleetHalted(SchedulerError):
+    """The fleet stopped early, because the endpoint fails in a way that no other run would escape.
+
+    The error of the endpoint is the `__cause__`. What was done is kept; the tasks that met it were not recorded.
+    """
