@@ -1,0 +1,160 @@
+"""The emulator: any trio stream in, a Responses server on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from functools import partial
+
+import trio
+from attrs import define, field
+from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
+
+from pool.emulator.faults import Fault, Kind
+from pool.emulator.http import Head, HttpConnection
+from pool.emulator.refusal import Refused, unauthorized
+from pool.emulator.routes import serve_request
+from pool.emulator.service import Service
+from pool.emulator.settings import EmulatorSettings
+from pool.emulator.speaking import LineEnded
+from pool.emulator.stats import EmulatorStats
+from pool.emulator.streams import ReplayStream, abort
+from pool.emulator.websocket import SocketSession
+
+_logger = logging.getLogger(__name__)
+_QUEUE = 64  # messages read ahead of the session
+_READ = 65536
+
+
+@define(eq=False)
+class Emulator:
+    """A Responses server without a socket of its own; `serve_emulator` gives it one.
+
+    All its connections share the store, the fault plan and the statistics.
+    """
+
+    settings: EmulatorSettings = field(factory=EmulatorSettings)
+    service: Service = field(init=False)
+    _connections: int = field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self.service = Service(
+            self.settings, unix_time=partial(_unix_time, _offset()), nonce=os.urandom(16).hex()
+        )
+
+    @property
+    def stats(self) -> EmulatorStats:
+        """What was served so far."""
+        return self.service.stats
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection, WebSocket or HTTP, until it ends; the stream is closed then."""
+        self._connections += 1
+        number = self._connections
+        await trio.lowlevel.checkpoint()
+        faults = self.service.faults.on_connection(number)
+        try:
+            await self._converse(stream, number, faults)
+        except (
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            ConnectionClosed,
+            HandshakeError,
+            LineEnded,
+        ):
+            pass  # the other side is gone, which ends a connection like any other end
+        finally:
+            with trio.move_on_after(self.settings.close_timeout, shield=True):
+                await trio.aclose_forcefully(stream) if _is_plain(stream) else await _close(stream)
+
+    async def handle_safely(self, stream: trio.abc.Stream) -> None:
+        """Like `handle`, but an unexpected error ends this connection alone: logged and counted."""
+        await trio.lowlevel.checkpoint()
+        try:
+            await self.handle(stream)
+        except Exception:
+            self.stats.crashes += 1
+            _logger.exception("a connection of the emulator crashed")
+
+    async def _converse(self, stream: trio.abc.Stream, number: int, faults: tuple[Fault, ...]) -> None:
+        http = HttpConnection(self.service, stream)
+        head = await http.next_head(self.settings.head_timeout)
+        while head is not None:
+            refusal = next((fault for fault in faults if fault.kind is Kind.REFUSE), None)
+            if head.upgrade:
+                await self._upgrade(http, head, number, faults, refusal)
+                return
+            if refusal is not None:
+                await self._refuse(http, _refused_by(refusal))
+                return
+            await serve_request(self.service, http, head, number)
+            if not http.again():
+                return
+            head = await http.next_head(self.settings.idle_timeout)
+
+    async def _upgrade(
+        self, http: HttpConnection, head: Head, number: int, faults: tuple[Fault, ...], refusal: Fault | None
+    ) -> None:
+        if refusal is not None:
+            await self._refuse(http, _refused_by(refusal))
+        elif not head.authorized(self.service):
+            await self._refuse(http, unauthorized())
+        elif head.route() != "/responses":
+            await self._refuse(http, Refused(f"Invalid URL (GET {head.path})", status=404))
+        elif head.headers.get("sec-websocket-version") != "13" or "sec-websocket-key" not in head.headers:
+            await self._refuse(http, Refused("The upgrade is no WebSocket handshake of version 13."))
+        else:
+            await self._serve_socket(ReplayStream(http.stream, http.raw), number, faults)
+
+    async def _refuse(self, http: HttpConnection, refused: Refused) -> None:
+        self.stats.refused_connections += 1
+        await http.answer(refused.status, refused.body(), {**refused.headers, "connection": "close"})
+
+    async def _serve_socket(self, stream: ReplayStream, number: int, faults: tuple[Fault, ...]) -> None:
+        settings = self.settings
+        async with trio.open_nursery() as nursery:
+            request = await wrap_server_stream(
+                nursery,
+                stream,
+                message_queue_size=_QUEUE,
+                max_message_size=settings.frame_cap - 1,
+                receive_buffer_size=_READ,
+            )
+            ws = await request.accept()
+            session = SocketSession(self.service, ws, stream, number, faults)
+            try:
+                await session.run()
+                await session.close(1000, "")
+            finally:
+                nursery.cancel_scope.cancel()
+
+
+def _refused_by(fault: Fault) -> Refused:
+    messages = {426: "This server speaks no WebSocket.", 429: "Too many connections.", 403: "Forbidden."}
+    message = messages.get(fault.status, "The upgrade was refused.")
+    return Refused(message, status=fault.status, kind="server_error", retry_after=fault.retry_after)
+
+
+def _is_plain(stream: trio.abc.Stream) -> bool:
+    return not isinstance(stream, trio.SSLStream)
+
+
+async def _close(stream: trio.abc.Stream) -> None:
+    """Close TLS with its goodbye where the other side still listens, else at once."""
+    try:
+        await stream.aclose()
+    except trio.BrokenResourceError:
+        await abort(stream)
+
+
+def _offset() -> float:
+    """Return what turns trio's clock into Unix time; only where a response is dated."""
+    try:
+        return time.time() - trio.current_time()
+    except RuntimeError:  # made outside of trio
+        return 0.0
+
+
+def _unix_time(offset: float) -> int:
+    return int(offset + trio.current_time())

@@ -1,0 +1,52 @@
+"""How an emulator behaves: frozen and validated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from pool.auth import Secret
+from pool.emulator.faults import Fault, parse_faults
+from pool.emulator.latency import Latency
+from pool.errors import SettingsError
+from pool.settings import MIB, Lanes
+
+
+def _above_zero(_instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise SettingsError(attribute.name, value, "must be above 0")
+
+
+def _faults(value: str | tuple[Fault, ...]) -> tuple[Fault, ...]:
+    try:
+        return parse_faults(value) if isinstance(value, str) else tuple(value)
+    except ValueError as error:
+        raise SettingsError("faults", value, f"{error}") from None
+
+
+def _latency(value: str | Latency) -> Latency:
+    return Latency.parse(value) if isinstance(value, str) else value
+
+
+def _secret(value: str | Secret | None) -> Secret | None:
+    return Secret(value) if isinstance(value, str) else value
+
+
+@frozen(kw_only=True)
+class EmulatorSettings:
+    """One emulator. Times in seconds, sizes in bytes."""
+
+    lanes: Lanes = field(factory=Lanes.multi)
+    max_age: float = field(default=3600.0, validator=_above_zero)  # then the limit error and the close
+    latency: Latency = field(factory=Latency, converter=_latency)  # also as text; see latency.py
+    faults: tuple[Fault, ...] = field(default=(), converter=_faults)  # also as text; see faults.py
+    seed: int = 0  # of the model's choices and of faults with a probability
+    api_key: Secret | None = field(default=None, converter=_secret)
+    frame_cap: int = field(default=16 * MIB, validator=_above_zero)  # a message of this size closes with 1009
+    body_cap: int = field(default=64 * MIB, validator=_above_zero)  # an HTTP body of more gets 413
+    head_timeout: float = field(default=30.0, validator=_above_zero)  # to send a request's head
+    idle_timeout: float = field(
+        default=300.0, validator=_above_zero
+    )  # of an HTTP connection between requests
+    close_timeout: float = field(default=2.0, validator=_above_zero)  # for the other side to answer a close

@@ -1,0 +1,115 @@
+"""`response.steer`: checked, acknowledged, and kept until a successor takes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+
+from pool.emulator.plan import Call
+from pool.emulator.turn import Turn
+
+MAX_PENDING = 16  # steering submissions for one response
+_FIELDS = frozenset({"type", "previous_response_id", "input"})
+_MESSAGE_FIELDS = frozenset({"type", "role", "content"})
+_PARTS = frozenset({"input_text", "input_image", "input_file"})
+_TOO_OLD = re.compile(r"(gpt-[345](?!\d)|chatgpt-4|o[134](?!\d))", re.ASCII)  # steering came with gpt-6
+
+
+class SteerRefused(Exception):
+    """The steering input is not taken; `code` is one of the protocol's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+@frozen(kw_only=True)
+class Steer:
+    """Accepted steering input."""
+
+    id: str
+    target: str
+    items: list[Mapping[str, Any]]
+
+    def reference(self) -> dict[str, str]:
+        """Return what the acknowledgements say of it."""
+        return {"id": self.id, "previous_response_id": self.target}
+
+
+@define(eq=False)
+class Steering:
+    """What was steered on one connection: at running responses, and at finished ones that await outputs."""
+
+    _queued: dict[str, list[Steer]] = field(init=False, factory=dict)
+
+    def accept(self, steer: Steer) -> None:
+        """Queue it behind the target's earlier ones."""
+        self._queued.setdefault(steer.target, []).append(steer)
+
+    def count(self, target: str) -> int:
+        """Submissions that wait for this response."""
+        return len(self._queued.get(target, ()))
+
+    def waiting(self, target: str) -> list[Steer]:
+        """Return the submissions that wait for this response, and leave them."""
+        return list(self._queued.get(target, ()))
+
+    def take(self, target: str) -> list[Steer]:
+        """Return the submissions that wait for this response, in order, and forget them."""
+        return self._queued.pop(target, [])
+
+
+def check_steer(event: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
+    """Return target and input items of a `response.steer`. Raises `SteerRefused`."""
+    target, given = event.get("previous_response_id"), event.get("input")
+    for name in event:
+        if name not in _FIELDS:
+            raise SteerRefused("invalid_input", f"Unknown parameter: '{name}'.")
+    if not isinstance(target, str) or not target:
+        raise SteerRefused("invalid_input", "Missing required parameter: 'previous_response_id'.")
+    if isinstance(given, str) and given:
+        return target, [{"type": "message", "role": "user", "content": given}]
+    if not isinstance(given, list) or not given:
+        raise SteerRefused("invalid_input", "'input' must be a string or a non-empty array of user messages.")
+    for index, item in enumerate(given):
+        if not _is_user_message(item):
+            raise SteerRefused(
+                "invalid_input",
+                f"Invalid 'input[{index}]': steering takes messages of the user with text, images and files only.",
+            )
+    return target, [{"type": "message", **item} for item in given]
+
+
+def _is_user_message(item: object) -> bool:
+    if not isinstance(item, dict) or not set(item) <= _MESSAGE_FIELDS:
+        return False
+    content = item.get("content")
+    parts = isinstance(content, list) and all(
+        isinstance(part, dict) and part.get("type") in _PARTS for part in content
+    )
+    return (
+        item.get("type", "message") == "message"
+        and item.get("role") == "user"
+        and (isinstance(content, str) or bool(content and parts))
+    )
+
+
+def check_target(turn: Turn, queued: int) -> None:
+    """Raise `SteerRefused` when this running response cannot be steered."""
+    request = turn.request
+    if _TOO_OLD.match(request.model):
+        raise SteerRefused("steering_not_supported", f"Steering is not supported with {request.model}.")
+    if "context_management" in request.raw:
+        raise SteerRefused("steering_not_supported", "Steering is not supported with automatic compaction.")
+    if turn.terminal is not None:
+        raise SteerRefused("response_already_completed", f"Response '{turn.id}' has already completed.")
+    if queued >= MAX_PENDING:
+        raise SteerRefused("too_many_pending_steers", f"At most {MAX_PENDING} steers wait for one response.")
+
+
+def required_input(calls: list[Call]) -> list[dict[str, str]]:
+    """Return the stubs of the outputs that the client owes."""
+    return [{"type": "function_call_output", "call_id": call.call_id, "name": call.name} for call in calls]

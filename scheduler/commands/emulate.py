@@ -1,0 +1,103 @@
+"""`warmline emulate`: a Responses server to try things on."""
+
+from __future__ import annotations
+
+import signal
+import ssl
+from pathlib import Path
+
+import click
+import trio
+
+from pool.emulator import EmulatorSettings, serve_emulator
+from pool.errors import SettingsError
+from pool.settings import Lanes
+
+_LANES = {"single": Lanes.single, "multi": Lanes.multi}
+
+
+@click.command()
+@click.option(
+    "--listen", default="127.0.0.1:8123", show_default=True, metavar="HOST:PORT", help="Port 0: any."
+)
+@click.option(
+    "--max-age", type=float, default=3600.0, show_default=True, help="Seconds a connection may live."
+)
+@click.option("--lanes", type=click.Choice(sorted(_LANES)), default="multi", show_default=True)
+@click.option(
+    "--latency",
+    default="none",
+    show_default=True,
+    help="none, typical, or e.g. base=0.3,input=5e-5,output=0.01.",
+)
+@click.option(
+    "--faults", default="", help="What goes wrong, e.g. 'drop,at=5,p=0.1; refuse,status=503,connection=2'."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the model's choices and of chance.")
+@click.option("--api-key", envvar="WARMLINE_EMULATOR_KEY", help="Ask every client for this key.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file; with --tls-key serves TLS.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file.")
+def emulate(
+    listen: str,
+    max_age: float,
+    lanes: str,
+    latency: str,
+    faults: str,
+    seed: int,
+    api_key: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> None:
+    """Serve the Responses API over WebSocket and HTTP, with a scripted model behind it.
+
+    Prints one line with its URL when it is ready, and ends on Ctrl-C. Requests steer the model by
+    `metadata`, e.g. {"emulator": "calls=20 parallel=2 output_tokens=60"}.
+
+    \b
+    Examples:
+      warmline emulate
+      warmline emulate --listen 127.0.0.1:0 --latency typical --max-age 600
+      warmline emulate --faults 'rate_limit,p=0.05,retry_after=0.5' --seed 7
+    """
+    host, port = _address(listen)
+    try:
+        settings = EmulatorSettings(
+            lanes=_LANES[lanes](), max_age=max_age, latency=latency, faults=faults, seed=seed, api_key=api_key
+        )
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    tls = _tls(tls_cert, tls_key)
+    try:
+        trio.run(_serve, settings, host, port, tls)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {listen}: {error.strerror or error}") from None
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise click.UsageError(f"--listen {listen!r} must look like HOST:PORT, e.g. 127.0.0.1:8123")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key belong together; give both")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise click.ClickException(f"--tls-cert {cert} and --tls-key {key} cannot be used: {error}") from None
+    return context
+
+
+async def _serve(settings: EmulatorSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with serve_emulator(settings, host=host, port=port, tls=tls) as running:
+            click.echo(f"warmline emulator ready at {running.url} ({running.socket_url})")
+            async for _ in signals:
+                return
