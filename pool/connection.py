@@ -39,6 +39,7 @@ class Connection:
     settings: PoolSettings
     frame_cap: int
     on_open: Callable[[Connection], None]
+    on_end: Callable[[Connection], None]  # nothing more can be sent or read
     on_over: Callable[[Exchange], None]  # a response has ended, or failed
     on_expired: Callable[[Connection], None]  # the server says that the connection is too old
     scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
@@ -78,6 +79,8 @@ class Connection:
             self.wire = None
             self.bytes_sent, self.bytes_received = wire.bytes_out, wire.bytes_in
             self.memory.clear()
+            # First the roster, then the waiting turns: their next try must not be given this connection again.
+            self.on_end(self)
             self._fail_all(closed)
 
     def _fail_all(self, closed: WireClosed | None) -> None:

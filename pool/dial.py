@@ -8,7 +8,6 @@ Theory of operation
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ import trio_websocket
 from attrs import define, field
 
 from pool.errors import DialFailed, SettingsError
+from pool.retry_after import seconds
 from pool.settings import Endpoint, PoolSettings
 from pool.transport import READ_SIZE, Transport, without_query
 
@@ -264,15 +264,6 @@ class Dialer:
             retry_after=seconds(headers.get(b"retry-after", b"").decode("latin-1")),
             hopeless=status in HOPELESS,
         )
-
-
-def seconds(text: str) -> float | None:
-    """Read a Retry-After header's seconds; None when there are none (a date is not worth the trouble)."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None
 
 
 def _only(group: BaseExceptionGroup[trio_websocket.ConnectionRejected]) -> trio_websocket.ConnectionRejected:

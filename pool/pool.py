@@ -268,6 +268,7 @@ class Pool:
             settings=self.settings,
             frame_cap=self.endpoint.frame_cap,
             on_open=self._opened,
+            on_end=self._read_to_end,
             on_over=self._response_over,
             on_expired=self._expired,
         )
@@ -295,23 +296,22 @@ class Pool:
             self._nudge.set()
         self._apply(self._roster.opened(connection.conn, now=now))
 
+    def _read_to_end(self, connection: Connection) -> None:
+        conn, why = connection.conn, connection.why
+        name = "rotated" if why == "rotated" else "lost" if why in LOST else "closed"
+        self.recorder.counts[name] += 1
+        log.log(
+            logging.WARNING if name == "lost" else logging.DEBUG, "%s ended: %s", conn, why or "by the server"
+        )
+        self._apply(self._roster.lost(conn, now=trio.current_time()))
+
     def _ended(self, connection: Connection, failure: DialFailed | None) -> None:
-        conn, counts, now = connection.conn, self.recorder.counts, trio.current_time()
+        conn, now = connection.conn, trio.current_time()
         if failure is not None:
-            counts["dials_failed"] += 1
+            self.recorder.counts["dials_failed"] += 1
             log.warning("dial of %s failed: %s", conn, failure)
             self._apply(self._roster.dial_failed(conn, failure, now=now))
         else:
-            if conn.opened_at:
-                name = (
-                    "rotated"
-                    if connection.why == "rotated"
-                    else "lost"
-                    if connection.why in LOST
-                    else "closed"
-                )
-                counts[name] += 1
-                log.log(logging.WARNING if name == "lost" else logging.DEBUG, "%s ended: %s", conn, name)
             self._apply(self._roster.lost(conn, now=now))
         if self._drained is not None:
             self._drained.set()

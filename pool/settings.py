@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 KeyLike = str | Secret | Auth | Callable[[], str | Awaitable[str]] | None
 
 
-def _at_least(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
+def at_least(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
     def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
             raise SettingsError(attribute.name, value, f"must be a number of at least {low:g}")
@@ -23,7 +23,7 @@ def _at_least(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
     return check
 
 
-def _above(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
+def above(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
     def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > low:
             raise SettingsError(attribute.name, value, f"must be a number above {low:g}")
@@ -31,7 +31,7 @@ def _above(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
     return check
 
 
-def _whole(low: int) -> Callable[[Any, Attribute[Any], Any], None]:
+def whole(low: int) -> Callable[[Any, Attribute[Any], Any], None]:
     def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise SettingsError(attribute.name, value, f"must be a whole number of at least {low}")
@@ -47,8 +47,8 @@ class Lanes:
     classic protocol: one lane without a name.
     """
 
-    in_flight: int = field(default=1, validator=_whole(1))
-    named: int = field(default=0, validator=_whole(0))
+    in_flight: int = field(default=1, validator=whole(1))
+    named: int = field(default=0, validator=whole(0))
 
     def __attrs_post_init__(self) -> None:
         if self.count < self.in_flight:
@@ -85,9 +85,9 @@ class Endpoint:
     url: str = field()  # ws:// or wss://
     auth: Auth = field(factory=NoAuth)
     headers: Mapping[str, str] = field(factory=dict, repr=False)  # may carry a secret of the user's
-    max_age: float = field(default=3600.0, validator=_above(0))  # the server's cap on a connection's life
+    max_age: float = field(default=3600.0, validator=above(0))  # the server's cap on a connection's life
     idle_limit: float | None = None  # the server closes an idle connection after this
-    frame_cap: int = field(default=16 * MIB, validator=_whole(1024))  # client to server, one message
+    frame_cap: int = field(default=16 * MIB, validator=whole(1024))  # client to server, one message
     lanes: Lanes = field(factory=Lanes.single)
     one_model: bool = False  # a connection serves one model only
     http_url: str | None = None  # base URL of the same API over HTTP
@@ -182,54 +182,50 @@ class Endpoint:
 class PoolSettings:
     """How the pool behaves. Times are in seconds; the source of a default stands beside it."""
 
-    max_connections: int = field(default=8, validator=_whole(1))
+    max_connections: int = field(default=8, validator=whole(1))
     # Idle lanes kept ready beyond what is in use. Warm-up happens when the pool opens and after each change.
-    min_idle: int = field(default=1, validator=_whole(0))
-    max_waiters: int = field(default=10_000, validator=_whole(0))  # above it acquire raises PoolSaturated
+    min_idle: int = field(default=1, validator=whole(0))
+    max_waiters: int = field(default=10_000, validator=whole(0))  # above it acquire raises PoolSaturated
 
     # Dialling. Edges answer 403 to clients that dial too fast (claude-code-proxy#87 settled on one a second).
     dial_timeout: float = field(
-        default=15.0, validator=_above(0)
+        default=15.0, validator=above(0)
     )  # TCP, proxy, TLS and upgrade together (Codex: 15)
-    dial_concurrency: int = field(default=8, validator=_whole(1))
-    dial_rate: float = field(default=20.0, validator=_above(0))  # a second, sustained; adapts downwards
-    dial_burst: int = field(default=32, validator=_whole(1))
-    dial_attempts: int = field(default=4, validator=_whole(1))  # failures in a row before waiters are told
+    dial_concurrency: int = field(default=8, validator=whole(1))
+    dial_rate: float = field(default=20.0, validator=above(0))  # a second, sustained; adapts downwards
+    dial_burst: int = field(default=32, validator=whole(1))
+    dial_attempts: int = field(default=4, validator=whole(1))  # failures in a row before waiters are told
     # A waiter that could have an idle lane of somebody else's conversation waits this long for a fresh one.
-    dial_patience: float = field(default=1.0, validator=_at_least(0))
+    dial_patience: float = field(default=1.0, validator=at_least(0))
 
     # Age. A connection is retired at endpoint.max_age - reserve - (0..jitter); both are at most a fraction of it.
-    reserve: float = field(default=300.0, validator=_at_least(0))  # the longest turn to expect, and a margin
+    reserve: float = field(default=300.0, validator=at_least(0))  # the longest turn to expect, and a margin
     jitter: float = field(
-        default=120.0, validator=_at_least(0)
+        default=120.0, validator=at_least(0)
     )  # spreads the rotation of what was dialled together
-    rotation_overlap: int = field(
-        default=2, validator=_whole(1)
-    )  # successors above max_connections at a time
-    idle_timeout: float = field(default=600.0, validator=_above(0))
+    rotation_overlap: int = field(default=2, validator=whole(1))  # successors above max_connections at a time
+    idle_timeout: float = field(default=600.0, validator=above(0))
 
     # Life. Load balancers drop what is silent for 60 s and more (CLIProxyAPI#5413, #4639).
-    keepalive_interval: float = field(default=20.0, validator=_above(0))  # silence after which we ping
-    keepalive_timeout: float = field(default=20.0, validator=_above(0))  # silence after a ping: lost
+    keepalive_interval: float = field(default=20.0, validator=above(0))  # silence after which we ping
+    keepalive_timeout: float = field(default=20.0, validator=above(0))  # silence after a ping: lost
 
     # Bounds of one lane and one connection.
     max_message: int = field(
-        default=256 * MIB, validator=_whole(MIB)
+        default=256 * MIB, validator=whole(MIB)
     )  # bytes, server to client (images, snapshots)
     lane_events: int = field(
-        default=10_000, validator=_whole(1)
+        default=10_000, validator=whole(1)
     )  # unread events of one lane: its high watermark
-    lane_bytes: int = field(default=64 * MIB, validator=_whole(1024))
+    lane_bytes: int = field(default=64 * MIB, validator=whole(1024))
     send_timeout: float = field(
-        default=30.0, validator=_above(0)
+        default=30.0, validator=above(0)
     )  # a frame that will not leave: connection given up
     abandon_timeout: float = field(
-        default=20.0, validator=_at_least(0)
+        default=20.0, validator=at_least(0)
     )  # an abandoned response may run on so long
-    close_grace: float = field(default=2.0, validator=_at_least(0))  # for the close handshake
-    lease_warning: float = field(
-        default=900.0, validator=_above(0)
-    )  # a lease held longer is named in the log
+    close_grace: float = field(default=2.0, validator=at_least(0))  # for the close handshake
+    lease_warning: float = field(default=900.0, validator=above(0))  # a lease held longer is named in the log
 
     ca_file: str | None = (
         None  # a PEM bundle instead of the system's certificates (SSL_CERT_FILE works as well)

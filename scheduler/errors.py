@@ -10,6 +10,16 @@ class SchedulerError(Exception):
     """Base of everything this package raises on purpose."""
 
 
+class ConversationBusy(SchedulerError):
+    """A conversation takes one turn at a time: await the one under way, or fork the conversation."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"a turn of conversation {name!r} is under way; await it, or use conversation.fork()"
+        )
+
+
 class ToolDefinitionError(SchedulerError, TypeError):
     """A tool cannot be offered to a model as it is written. Raised when it is defined, never during a run.
 

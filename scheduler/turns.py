@@ -58,7 +58,11 @@ class FunctionCall:
 
 @frozen(kw_only=True)
 class Placement:
-    """How one turn travelled, and why. `bytes_saved` compares with sending the whole transcript."""
+    """How one turn travelled, and why.
+
+    `bytes_saved` and `tokens_saved` compare with sending the whole transcript, and with the server reading it
+    all again.
+    """
 
     kind: Literal["delta", "replay"]
     reason: str
@@ -66,6 +70,7 @@ class Placement:
     lane: str
     bytes_sent: int = 0
     bytes_saved: int = 0
+    tokens_saved: int = 0
 
 
 @frozen(kw_only=True)
@@ -73,7 +78,8 @@ class Turn:
     """One finished turn.
 
     `text` joins the `output_text` parts of the assistant's messages; `output` and `payload` (the terminal
-    `response` object) are the parsed JSON, whole. `first_event` and `seconds` are seconds from the send.
+    `response` object) are the parsed JSON, whole. `first_event` and `seconds` are seconds from the call, so
+    waiting for a lane and every failed try are in them; `attempts` counts the tries.
     """
 
     response_id: str

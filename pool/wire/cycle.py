@@ -154,6 +154,9 @@ class Cycle:
             self.strays += 1
             return None
         output = event.response.get("output") or [self._items[index] for index in sorted(self._items)]
+        if not isinstance(output, list) or not all(isinstance(item, dict) for item in output):
+            self.lose()
+            raise RemoteProtocolError(f"the output of {event.response_id} is not a list of items")
         finished = Finished(
             status=event.status, response_id=event.response_id, output=tuple(output), response=event.response
         )

@@ -1,0 +1,47 @@
+"""The part of a request that is the same on every turn of a run, encoded once. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool.errors import SettingsError
+from pool.wire.codec import members
+from pool.wire.events import Encoded
+from scheduler.turns import TurnRequest
+
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
+OURS = frozenset(
+    {"type", "input", "previous_response_id", "stream_id", "generate", "stream", "background", "conversation"}
+)
+
+
+def fields_of(request: TurnRequest, *, store: bool, encrypted_reasoning: bool) -> Encoded:
+    """Return the encoded members of a create for this request. They are kept on it for the next turn.
+
+    `encrypted_reasoning` asks for reasoning items in a form that can be sent back: without it a conversation
+    that is not stored would lose them at its first replay.
+
+    Raises:
+        SettingsError: an option is one that the scheduler sets itself.
+    """
+    key = f"store={store} reasoning={encrypted_reasoning}"
+    cached = request._cache.get(key)
+    if isinstance(cached, Encoded):
+        return cached
+    clash = OURS & request.options.keys()
+    if clash:
+        raise SettingsError(
+            f"options[{min(clash)!r}]", request.options[min(clash)], "is set by the scheduler; leave it out"
+        )
+    fields: dict[str, Any] = {"model": request.model}
+    if request.instructions is not None:
+        fields["instructions"] = request.instructions
+    if request.tools:
+        fields["tools"] = list(request.tools)
+    fields |= request.options
+    fields["store"] = store
+    if encrypted_reasoning:
+        include = list(fields.get("include") or ())
+        fields["include"] = include if ENCRYPTED_REASONING in include else [*include, ENCRYPTED_REASONING]
+    encoded = request._cache[key] = members(fields)
+    return encoded
