@@ -164,6 +164,8 @@ def _tidy_node(node: JsonSchema) -> JsonSchema:
             if len(kinds) == 1:
                 del node["prefixItems"]
         node.setdefault("items", {})  # "array schema missing items" is an error there
+    if "const" in node:
+        node["enum"] = [node.pop("const")]
     if "enum" in node and "type" not in node:
         kinds = list(dict.fromkeys(_JSON_TYPES[type(value)] for value in node["enum"]))
         node["type"] = kinds[0] if len(kinds) == 1 else kinds
@@ -208,8 +210,10 @@ def _describe_fields(schema: JsonSchema, cls: type) -> None:
     written = docstring_parser.parse(cls.__doc__ or "")
     texts = {entry.arg_name: entry.description for entry in written.params if entry.description}
     if written.description and "description" in schema:
-        schema["description"] = written.description
+        schema["description"] = written.description.strip()
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        if typing.get_origin(hint) in (typing.Required, typing.NotRequired):
+            (hint,) = typing.get_args(hint)
         texts.update((name, note) for note in getattr(hint, "__metadata__", ()) if isinstance(note, str))
     for name, part in schema.get("properties", {}).items():
         if name in texts:

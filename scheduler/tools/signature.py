@@ -71,7 +71,7 @@ def read_signature(function: Callable[..., Any], name: str) -> Signature:
     for key, default in defaults.items():
         schema["properties"][key].update(default)
     return Signature(
-        description=described_by.description or "",
+        description=(described_by.description or "").strip(),
         parameters=schema,
         decode=keyword_decoder(shape, [field for field, _, _ in fields], complete=not defaults),
         context=context,

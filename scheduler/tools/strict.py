@@ -76,8 +76,6 @@ def strict_schema(schema: JsonSchema) -> JsonSchema:
 def _strict_node(node: JsonSchema) -> JsonSchema:
     if "$ref" in node and "$defs" not in node:
         return {"$ref": node["$ref"]}  # a reference takes no siblings
-    if "const" in node:
-        node = {**node, "enum": [node["const"]]}
     if "oneOf" in node:
         node = {**node, "anyOf": node["oneOf"]}
     if "allOf" in node or not node.keys() & {"type", "anyOf", "enum", "$ref"}:

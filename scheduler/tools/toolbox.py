@@ -180,9 +180,7 @@ class Toolbox:
             value = tool.function(**arguments)
             if isinstance(value, CoroutineType):
                 value.close()
-                raise TypeError(
-                    "an inline tool returned a coroutine: define it with `async def`, without inline"
-                )
+                raise TypeError("an inline tool returned a coroutine: make it `async def`, and not inline")
             return present(value, self.output_limit)
         except Exception as exc:
             raise _readable(tool, call, exc) from None
@@ -216,11 +214,9 @@ async def _start(tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
         return await tool.function(**arguments)
     # A thread cannot be stopped. Waiting for it would make timeouts and Ctrl-C wait for the slowest tool, so it is
     # abandoned: its result is dropped, and its place in the limiter is only given back when it ends.
-    value = await trio.to_thread.run_sync(
+    return await trio.to_thread.run_sync(
         partial(tool.function, **arguments), abandon_on_cancel=True, limiter=thread_limiter()
     )
-    # A wrapper around an async function need not look async itself.
-    return await value if isinstance(value, CoroutineType) else value
 
 
 async def _tell(
