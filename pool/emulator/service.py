@@ -70,6 +70,8 @@ class Service:
         """Assemble the context and decide the turn. Raises `Refused`; the caller then evicts."""
         self._creates += 1
         create = self._creates
+        if "emulator" not in request.raw.get("metadata", {}):
+            request = evolve(request, script=self.settings.default_script)
         parent, hydrated = self._parent(request, memory)
         start = Context() if parent is None else parent.context
         context = start.extended(self.resolved(request.input))

@@ -9,6 +9,8 @@ from attrs import Attribute, field, frozen
 from pool.auth import Secret
 from pool.emulator.faults import Fault, parse_faults
 from pool.emulator.latency import Latency
+from pool.emulator.refusal import Refused
+from pool.emulator.script import Script, parse_script
 from pool.errors import SettingsError
 from pool.settings import MIB, Lanes
 
@@ -29,6 +31,13 @@ def _latency(value: str | Latency) -> Latency:
     return Latency.parse(value) if isinstance(value, str) else value
 
 
+def _script(value: str | Script) -> Script:
+    try:
+        return parse_script(value) if isinstance(value, str) else value
+    except Refused as refused:
+        raise SettingsError("default_script", value, refused.message) from None
+
+
 def _secret(value: str | Secret | None) -> Secret | None:
     return Secret(value) if isinstance(value, str) else value
 
@@ -42,6 +51,9 @@ class EmulatorSettings:
     latency: Latency = field(factory=Latency, converter=_latency)  # also as text; see latency.py
     faults: tuple[Fault, ...] = field(default=(), converter=_faults)  # also as text; see faults.py
     seed: int = 0  # of the model's choices and of faults with a probability
+    default_script: Script = field(
+        factory=Script, converter=_script
+    )  # of requests without metadata.emulator; also as text
     api_key: Secret | None = field(default=None, converter=_secret)
     frame_cap: int = field(default=16 * MIB, validator=_above_zero)  # a message of this size closes with 1009
     body_cap: int = field(default=64 * MIB, validator=_above_zero)  # an HTTP body of more gets 413
