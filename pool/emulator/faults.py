@@ -147,8 +147,8 @@ class FaultPlan:
 
     faults: tuple[Fault, ...]
     rng: random.Random
-    _fired: dict[Fault, int] = field(init=False, factory=dict)
-    _seen: dict[tuple[Fault, str], None] = field(init=False, factory=dict)
+    _fired: dict[Fault, int] = field(init=False, factory=dict, repr=False)
+    _seen: dict[tuple[Fault, str], None] = field(init=False, factory=dict, repr=False)
     _remember: int = 100_000  # contexts for which a `once` fault has fired
 
     def on_connection(self, connection: int) -> tuple[Fault, ...]:

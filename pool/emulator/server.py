@@ -53,7 +53,13 @@ async def serve_emulator(
         else:
             await emulator.handle_safely(trio.SSLStream(stream, tls, server_side=True))
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, handle, listeners)
-        yield RunningEmulator(emulator=emulator, host=host, port=bound, tls=tls is not None)
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, handle, listeners)
+            yield RunningEmulator(emulator=emulator, host=host, port=bound, tls=tls is not None)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # Connections fail alone, so this is the block's own exception: it leaves as it was raised.
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from None

@@ -69,8 +69,6 @@ def emulate(
     tls = _tls(tls_cert, tls_key)
     try:
         trio.run(_serve, settings, host, port, tls)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     except OSError as error:
         raise click.ClickException(f"cannot listen on {listen}: {error.strerror or error}") from None
 
@@ -96,7 +94,7 @@ def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
 
 
 async def _serve(settings: EmulatorSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with serve_emulator(settings, host=host, port=port, tls=tls) as running:
             click.echo(f"warmline emulator ready at {running.url} ({running.socket_url})")
             async for _ in signals:
