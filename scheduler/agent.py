@@ -106,7 +106,7 @@ class Agent:
     output_retries: int = field(default=2, validator=_whole(0))
     max_turns: int = field(default=100, validator=_whole(1))
     max_tokens: int | None = field(default=None, validator=_whole(1, optional=True))
-    tool_timeout: float | None = 300.0
+    tool_timeout: float | None = field(default=300.0)
     tool_concurrency: int = field(default=16, validator=_whole(1))
     tool_output_limit: int = field(default=256 * 1024, validator=_whole(1))
     options: Mapping[str, Any] = field(factory=dict, repr=False)
