@@ -1,1 +1,111 @@
-"""Conversations and runs: who speaks on which lane, and when."""
+"""Conversations and runs: who speaks on which lane, and when.
+
+The names below are imported when they are first used, so that `warmline --help` need not wait for all of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scheduler.agent import Agent
+    from scheduler.conversation import Conversation, Restarted
+    from scheduler.errors import (
+        AgentNotFound,
+        BudgetExceeded,
+        ConversationBusy,
+        FleetHalted,
+        OutputFileError,
+        OutputInvalid,
+        RunIncomplete,
+        SchedulerError,
+        TaskError,
+        ToolDefinitionError,
+        UnsupportedOutput,
+    )
+    from scheduler.fleet.entry import run_fleet, run_fleet_async
+    from scheduler.fleet.fleet import Fleet, FleetCounts
+    from scheduler.fleet.report import FleetReport
+    from scheduler.fleet.results import RunError, TaskResult
+    from scheduler.fleet.tasks import Task
+    from scheduler.run import Run, RunResult, run_agent
+    from scheduler.scheduler import Scheduler, open_scheduler
+    from scheduler.settings import SchedulerSettings
+    from scheduler.stats import SchedulerStats
+    from scheduler.stream import RunStream
+    from scheduler.tools import Tool, ToolContext, ToolFinished, ToolStarted, tool
+    from scheduler.turns import FunctionCall, Placement, Turn, TurnRequest, Usage
+
+_HOMES = {
+    "scheduler.agent": "Agent",
+    "scheduler.conversation": "Conversation Restarted",
+    "scheduler.errors": "AgentNotFound BudgetExceeded ConversationBusy FleetHalted OutputFileError OutputInvalid "
+    "RunIncomplete SchedulerError TaskError ToolDefinitionError UnsupportedOutput",
+    "scheduler.fleet.entry": "run_fleet run_fleet_async",
+    "scheduler.fleet.fleet": "Fleet FleetCounts",
+    "scheduler.fleet.report": "FleetReport",
+    "scheduler.fleet.results": "RunError TaskResult",
+    "scheduler.fleet.tasks": "Task",
+    "scheduler.run": "Run RunResult run_agent",
+    "scheduler.scheduler": "Scheduler open_scheduler",
+    "scheduler.settings": "SchedulerSettings",
+    "scheduler.stats": "SchedulerStats",
+    "scheduler.stream": "RunStream",
+    "scheduler.tools": "Tool ToolContext ToolFinished ToolStarted tool",
+    "scheduler.turns": "FunctionCall Placement Turn TurnRequest Usage",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "Agent",
+    "AgentNotFound",
+    "BudgetExceeded",
+    "Conversation",
+    "ConversationBusy",
+    "Fleet",
+    "FleetCounts",
+    "FleetHalted",
+    "FleetReport",
+    "FunctionCall",
+    "OutputFileError",
+    "OutputInvalid",
+    "Placement",
+    "Restarted",
+    "Run",
+    "RunError",
+    "RunIncomplete",
+    "RunResult",
+    "RunStream",
+    "Scheduler",
+    "SchedulerError",
+    "SchedulerSettings",
+    "SchedulerStats",
+    "Task",
+    "TaskError",
+    "TaskResult",
+    "Tool",
+    "ToolContext",
+    "ToolDefinitionError",
+    "ToolFinished",
+    "ToolStarted",
+    "Turn",
+    "TurnRequest",
+    "UnsupportedOutput",
+    "Usage",
+    "open_scheduler",
+    "run_agent",
+    "run_fleet",
+    "run_fleet_async",
+    "tool",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'scheduler' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
