@@ -7,8 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from attrs import Attribute, evolve, field, frozen
+from attrs.validators import optional
 
 from pool.errors import SettingsError
+from pool.settings import whole
 from scheduler.conversation import Conversation
 from scheduler.errors import ToolDefinitionError
 from scheduler.run import Input, Run, RunResult, run_agent
@@ -35,27 +37,9 @@ _NOT_OPTIONS: Mapping[str, str] = {
 }
 
 
-def _whole(low: int, *, optional: bool = False) -> Callable[[Any, Attribute[Any], Any], None]:
-    def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
-        if value is None and optional:
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            remedy = f"must be a whole number of at least {low}" + (
-                ", or None for no limit" if optional else ""
-            )
-            raise SettingsError(attribute.name, value, remedy)
-
-    return check
-
-
-def _text(*, optional: bool = False) -> Callable[[Any, Attribute[Any], Any], None]:
-    def check(_instance: object, attribute: Attribute[Any], value: Any) -> None:
-        if value is None and optional:
-            return
-        if not isinstance(value, str) or not value.strip():
-            raise SettingsError(attribute.name, value, "must be a text that is not empty")
-
-    return check
+def _text(_instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(attribute.name, value, "must be a text that is not empty")
 
 
 def _as_tools(tools: Iterable[ToolLike]) -> tuple[Tool[..., Any] | Mapping[str, Any], ...]:
@@ -98,20 +82,20 @@ class Agent:
     tokens of context at which the server compacts it (None: never).
     """
 
-    model: str = field(validator=_text())
-    name: str = field(default="agent", validator=_text())
-    instructions: str | None = field(default=None, validator=_text(optional=True), repr=False)
+    model: str = field(validator=_text)
+    name: str = field(default="agent", validator=_text)
+    instructions: str | None = field(default=None, validator=optional(_text), repr=False)
     tools: tuple[Tool[..., Any] | Mapping[str, Any], ...] = field(default=(), converter=_as_tools, repr=False)
     output_type: Any = None
-    output_retries: int = field(default=2, validator=_whole(0))
-    max_turns: int = field(default=100, validator=_whole(1))
-    max_tokens: int | None = field(default=None, validator=_whole(1, optional=True))
+    output_retries: int = field(default=2, validator=whole(0))
+    max_turns: int = field(default=100, validator=whole(1))
+    max_tokens: int | None = field(default=None, validator=optional(whole(1)))
     tool_timeout: float | None = field(default=300.0)
-    tool_concurrency: int = field(default=16, validator=_whole(1))
-    tool_output_limit: int = field(default=256 * 1024, validator=_whole(1))
+    tool_concurrency: int = field(default=16, validator=whole(1))
+    tool_output_limit: int = field(default=256 * 1024, validator=whole(1))
     options: Mapping[str, Any] = field(factory=dict, repr=False)
     store: bool = False
-    compact_threshold: int | None = field(default=None, validator=_whole(1, optional=True))
+    compact_threshold: int | None = field(default=None, validator=optional(whole(1)))
     toolbox: Toolbox = field(init=False, repr=False, eq=False)
     output_format: OutputFormat | None = field(init=False, repr=False, eq=False)
     _request: TurnRequest = field(init=False, repr=False, eq=False)

@@ -80,7 +80,7 @@ def test_limits_reach_the_toolbox() -> None:
         ({"instructions": ["a"]}, "instructions", "a text"),
         ({"max_turns": 0}, "max_turns", "at least 1"),
         ({"max_turns": True}, "max_turns", "whole number"),
-        ({"max_tokens": 0}, "max_tokens", "None for no limit"),
+        ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"output_retries": -1}, "output_retries", "at least 0"),
         ({"tool_timeout": 0}, "tool_timeout", "above 0"),
         ({"tool_timeout": "5"}, "tool_timeout", "above 0"),

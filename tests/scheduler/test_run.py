@@ -203,7 +203,8 @@ def refusing(text: str) -> Any:
     return a_turn(
         items=[
             {"type": "reasoning"},
-            {"type": "message", "content": [{"type": "x"}, {"type": "refusal", "refusal": text}]},
+            {"type": "message", "content": [{"type": "output_text", "text": ""}]},
+            {"type": "message", "content": [{"type": "refusal", "refusal": text}]},
         ]
     )
 

@@ -1,6 +1,7 @@
 """Structured results: what the server is asked to keep to, and how the answer is read."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -26,6 +27,7 @@ class Report:
     findings: list[Finding]
     worst: Finding | None = None
     where: tuple[int, str] = (1, "a")
+    file: Path | None = None
 
 
 @dataclasses.dataclass
@@ -61,6 +63,7 @@ def test_the_strict_schema_keeps_to_the_rules_of_strict_mode(kind: Any) -> None:
             assert part["additionalProperties"] is False
         if "$ref" in part:
             assert list(part) == ["$ref"]
+        assert part.get("format") != "path"
         assert not part.keys() & {"default", "prefixItems", "uniqueItems", "oneOf", "allOf", "const", "title"}
 
 
