@@ -218,7 +218,10 @@ class SocketSession:
             check_target(turn, self.steering.count(target))
         except SteerRefused as refused:
             error = {"type": "invalid_request_error", "code": refused.code, "message": refused.message}
-            steer = {"input": event.get("input") or "", "previous_response_id": str(target or "")}
+            steer = {
+                "input": "" if event.get("input") is None else event["input"],
+                "previous_response_id": str(target or ""),
+            }
             fields = {"steer": steer, "error": error}
             failed = {"type": "response.steer.failed", "sequence_number": 0, **fields}
             await self.send(turn.event("response.steer.failed", **fields) if turn else failed, lane)
