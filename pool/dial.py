@@ -163,14 +163,15 @@ def _closed(error: trio_websocket.ConnectionClosed) -> WireClosed:
 
 @define(eq=False)
 class Dialer:
-    """Dials one endpoint over real sockets."""
+    """Dials one endpoint over real sockets, or over whatever `transport` opens."""
 
     endpoint: Endpoint
     settings: PoolSettings
-    _transport: Transport = field(init=False)
+    transport: Callable[[], Awaitable[trio.abc.Stream]] = field()
 
-    def __attrs_post_init__(self) -> None:
-        self._transport = Transport(self.endpoint.url, self.settings.ca_file, self.settings.use_proxy)
+    @transport.default
+    def _over_tcp(self) -> Transport:
+        return Transport(self.endpoint.url, self.settings.ca_file, self.settings.use_proxy)
 
     async def __call__(self, use: Use) -> None:
         """Dial, run `use` on the open connection, close.
@@ -183,7 +184,7 @@ class Dialer:
         transport: trio.abc.Stream | None = None
         with trio.CancelScope(deadline=trio.current_time() + self.settings.dial_timeout) as timeout:
             headers = await self._headers()
-            transport = await self._transport()
+            transport = await self.transport()
         if transport is None:
             raise DialFailed(f"cannot reach {self._where}: no answer within {self.settings.dial_timeout:g} s")
         metered = _Metered(transport)
