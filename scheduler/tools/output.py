@@ -21,9 +21,10 @@ def present(value: object, limit: int) -> Output:
     """
     if isinstance(value, str):
         return clip(value, limit)
+    text = encode_text(value)
     if isinstance(value, list | tuple) and value and all(_is_part(part) for part in value):
-        return value
-    return clip(encode_text(value), limit)
+        return value  # encoded all the same: found out only when it is sent, a bad part would fail the run
+    return clip(text, limit)
 
 
 def clip(text: str, limit: int) -> str:

@@ -1,8 +1,11 @@
 """An agent is a value: what it tells the server, and what it refuses, with the field's name."""
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from pool.errors import SettingsError
@@ -131,9 +134,31 @@ def test_a_tool_that_cannot_be_offered_fails_with_the_agent() -> None:
         Agent(model="m", tools=[bare])
 
 
+def test_a_variant_is_an_agent_of_its_own() -> None:
+    agent = Agent(model="m", tools=[search], max_turns=3)
+    other = attrs.evolve(agent, model="n", tools=[*agent.tools, plain])
+    assert (other.request().model, other.max_turns, list(other.toolbox.tools)) == (
+        "n",
+        3,
+        ["search", "plain"],
+    )
+    assert (agent.request().model, list(agent.toolbox.tools)) == ("m", ["search"])
+
+
 def test_its_repr_is_short() -> None:
     agent = Agent(model="m", instructions="long" * 1000, tools=[search])
     assert len(repr(agent)) < 500
+
+
+def test_the_document_names_every_setting_with_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
+    table = text.split("## Settings of `Agent`", 1)[1].split("\n## ", 1)[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", table, re.MULTILINE))
+    assert told == {"model": "required"} | {
+        entry.name: str(getattr(Agent(model="m"), entry.name))
+        for entry in attrs.fields(Agent)
+        if entry.init and entry.name != "model"
+    }
 
 
 async def test_running_is_its_own_method_too() -> None:

@@ -31,6 +31,12 @@ def test_what_has_no_json_form_says_so() -> None:
         present(object(), 100)
 
 
+@pytest.mark.parametrize("text", [object(), "a\udc80"])
+def test_content_parts_that_could_not_be_sent_are_found_at_once(text: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        present([{"type": "input_text", "text": text}], 100)
+
+
 def test_too_much_is_cut_with_a_note() -> None:
     assert present("x" * 11, 10) == "x" * 10 + "\n[cut: the first 10 of 11 bytes]"
     assert present(["x" * 20], 5).startswith('["xxx\n[cut: the first 5 of 24')  # type: ignore[union-attr]
