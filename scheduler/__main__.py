@@ -1,0 +1,5 @@
+"""`python -m scheduler` is `warmline`."""
+
+from scheduler.cli import main
+
+main()

@@ -1,0 +1,48 @@
+"""Turn whatever ended a command into one line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from pool.errors import PoolError, SettingsError
+from scheduler.errors import AgentNotFound, FleetHalted, OutputFileError, SchedulerError, TaskError
+from scheduler.fleet.verdict import principal
+
+USAGE = 2
+FAILED = 1
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+def explain(error: BaseException, *, debug: bool) -> int:
+    """Show what `error` means and return the exit status. With `debug` the traceback comes first."""
+    cause = principal(error)
+    if isinstance(cause, SystemExit):
+        return cause.code if isinstance(cause.code, int) else FAILED
+    if isinstance(cause, BrokenPipeError):
+        # The reader of our stdout has gone, as in `| head`. Nothing more must be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    if isinstance(cause, KeyboardInterrupt | click.Abort):
+        click.echo("warmline: interrupted", err=True)
+        return INTERRUPTED
+    if debug:
+        traceback.print_exception(error)
+    click.echo(f"warmline: error: {describe(cause)}", err=True)
+    return USAGE if isinstance(cause, AgentNotFound | TaskError | SettingsError | OutputFileError) else FAILED
+
+
+def describe(cause: BaseException) -> str:
+    """Return one line for a person."""
+    said = " ".join(str(cause).split())
+    if isinstance(cause, FleetHalted):
+        return f"{said}; the fleet was stopped, --resume goes on once that is mended"
+    if isinstance(cause, PoolError | SchedulerError):
+        return said
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.filename}: {cause.strerror}" if cause.filename else cause.strerror
+    return f"{type(cause).__name__}: {said} (this is a bug in warmline; --debug shows the traceback)"
