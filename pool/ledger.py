@@ -19,7 +19,7 @@ class Shelf:
         self.free: dict[
             Lane, None
         ] = {}  # last in, first out: keeps few connections busy and lets the rest age out
-        self.held: dict[Lane, None] = {}  # least recently used first
+        self.held: dict[Lane, None] = {}
 
     def __len__(self) -> int:
         return len(self.free) + len(self.held)

@@ -35,6 +35,12 @@ class Pacer:
     def __attrs_post_init__(self) -> None:
         self.rate, self._tokens = self.base, float(self.burst)
 
+    def retune(self, base: float, burst: int) -> None:
+        """Change the settings; what refusals taught stays in proportion."""
+        self.rate *= base / self.base
+        self.base, self.burst = base, burst
+        self._tokens = min(self._tokens, float(burst))
+
     def ready_at(self, now: float) -> float:
         """Return when the next dial may start: `now` itself if at once."""
         self._fill(now)

@@ -37,4 +37,5 @@ class Ladder:
 
     def instead(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
         """Return the lane that was idle longest."""
-        return next(iter(shelf.held), None)
+        # By its age: the shelf's order forgets it when a connection was at its limit, its lanes off the shelf.
+        return min(shelf.held, key=lambda lane: lane.since, default=None)

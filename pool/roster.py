@@ -9,7 +9,9 @@ Theory of operation
     A waiter takes a lane at once if the placement names one; else it waits for a connection on its way, or one
     is dialled for it; else, when the pool cannot grow (full, paced, or the dial takes longer than
     `dial_patience`), it takes what the placement names `instead`: a lane that another conversation is hot on.
-    So no waiter waits while a lane it could use is idle, except, briefly, for a fresh connection.
+    So no waiter waits while a lane it could use is idle, except, briefly, for a fresh connection. Each of the
+    two passes is in order; that the first is over before the second begins keeps a waiter from taking the lane
+    that somebody behind it is hot on, and those who came last are the ones who wait for the dials.
 
     Rotation: at its retire line a connection with conversations on it gets a successor, above the maximum if
     need be, and is drained when the successor is open, or at the latest after half of the reserve.
@@ -50,6 +52,9 @@ class Roster:
     pacer: Pacer = field(init=False)
     ledger: Ledger = field(factory=Ledger, init=False)
     waiters: dict[Waiter, None] = field(factory=dict, init=False)
+    _pinned: dict[Waiter, None] = field(
+        factory=dict, init=False
+    )  # those of the waiters who take one lane only
     paused: bool = field(default=False, init=False)
     stopped: bool = field(default=False, init=False)
     _rotating: dict[Conn, float] = field(
@@ -83,6 +88,8 @@ class Roster:
             raise PoolClosed("the pool is closed or draining: it grants no new leases")
         waiter.since = now
         self.waiters[waiter] = None
+        if waiter.pin:
+            self._pinned[waiter] = None
         commands = self._settle(now)
         limit = self.settings.max_waiters
         if waiter in self.waiters and len(self.waiters) > limit:
@@ -92,7 +99,8 @@ class Roster:
 
     def withdraw(self, waiter: Waiter, *, now: float) -> list[Command]:
         """A caller stopped waiting. Takes back a lane that it was granted but never saw."""
-        self.waiters.pop(waiter, None)
+        if waiter in self.waiters:
+            self._leave_line(waiter)
         if waiter.lane is not None:
             return self.release(waiter.lane, keep=True, now=now)
         return self._settle(now)
@@ -135,19 +143,18 @@ class Roster:
     def rotate(self, *, now: float) -> list[Command]:
         """Put every open connection at its retire line now."""
         for conn in self.ledger.open:
-            self._rotating.setdefault(conn, now + self.settings.dial_timeout)
+            self._rotate_by(conn, now + self.settings.dial_timeout)
         return self._settle(now)
 
     def resize(self, settings: PoolSettings, *, now: float) -> list[Command]:
-        """Use these settings from now on; drain what is over the new maximum, the longest idle first."""
+        """Use these settings from now on; drain what is over the new maximum: dials first, then the longest idle."""
         self.settings = settings
-        self.pacer.base, self.pacer.burst = settings.dial_rate, settings.dial_burst
+        self.pacer.retune(settings.dial_rate, settings.dial_burst)
         commands: list[Command] = []
         ledger = self.ledger
-        surplus = len(ledger.open) + len(ledger.dialing) - settings.max_connections
-        for conn in [*ledger.idle, *(conn for conn in ledger.open if conn not in ledger.idle)][
-            : max(0, surplus)
-        ]:
+        surplus = max(0, len(ledger.open) + len(ledger.dialing) - settings.max_connections)
+        busy = [conn for conn in ledger.open if conn not in ledger.idle]
+        for conn in [*reversed(ledger.dialing), *ledger.idle, *busy][:surplus]:
             self._drain(conn, "resized", now, commands)
         return commands + self._settle(now)
 
@@ -158,6 +165,12 @@ class Roster:
             self.lanes = Lanes.single()
             commands = self._drain_all("downgraded", now)
         return commands + self._settle(now)
+
+    def narrow(self, conn: Conn, names: int, *, now: float) -> list[Command]:
+        """The endpoint took only so many lane names on this connection: no more on those dialled from now on."""
+        if 0 < names < self.lanes.named:
+            self.lanes = Lanes(in_flight=min(self.lanes.in_flight, names), named=names)
+        return self.retire(conn, "narrowed", now=now)
 
     # What happens to connections.
 
@@ -217,7 +230,7 @@ class Roster:
             _when, _order, due = heapq.heappop(self._due)
             if isinstance(due, Conn):
                 if due.state is ConnState.OPEN:
-                    self._rotating.setdefault(due, now + (due.opened_at + self.endpoint.max_age - now) / 2)
+                    self._rotate_by(due, now + (due.opened_at + self.endpoint.max_age - now) / 2)
             elif due.state is LaneState.FOULED and due.since + self.settings.abandon_timeout <= now:
                 self.ledger.set_lane(due, LaneState.DEAD, now=now)
                 self._drain(due.conn, "abandoned", now, commands)
@@ -247,36 +260,56 @@ class Roster:
         shelf, dialing = self.ledger.shelf, self.ledger.dialing
         if not self.waiters and len(shelf) >= self.settings.min_idle:
             return commands
-        coming = claimed = 0
-        for conn in dialing:
-            if now < conn.since + self.settings.dial_patience:
-                coming += self.lanes.in_flight
-        if self.waiters and not self.paused:
-            for waiter in [waiter for waiter in self.waiters if waiter.pin]:
-                self._serve_pinned(waiter, now, commands)
-            for waiter in [waiter for waiter in self.waiters if not waiter.pin]:
-                lane = self.placement.first(shelf, waiter)
-                if lane is None and claimed >= coming and self._dial(now, commands) is not None:
-                    coming += self.lanes.in_flight
-                if lane is None and claimed < coming:
-                    claimed += 1
-                    continue
-                lane = lane or self.placement.instead(shelf, waiter)
-                if lane is not None:
-                    commands.append(self._grant(waiter, lane, now))
-                elif not shelf:
-                    break  # nothing on the shelf, nothing coming, nothing to dial: the same for all behind
-        # Warm-up counts every dial under way, however slow: an outage must not pile up dials that nobody awaits.
         on_the_way = len(dialing) * self.lanes.in_flight
+        waiting = 0
+        if self.waiters and not self.paused:
+            self._serve_first(now, commands)
+            waiting = self._unpinned
+            while waiting > on_the_way and self._dial(now, commands) is not None:
+                on_the_way += self.lanes.in_flight
+            waiting = self._serve_instead(now, commands)
+        # Warm-up counts every dial under way, however slow: an outage must not pile up dials that nobody awaits.
+        spoken_for = min(waiting, on_the_way)
         while (
-            len(shelf) + on_the_way - claimed < self.settings.min_idle
+            len(shelf) + on_the_way - spoken_for < self.settings.min_idle
             and self._dial(now, commands) is not None
         ):
             on_the_way += self.lanes.in_flight
-        if claimed and shelf.held:
-            for conn in dialing:
-                self._wake_at = min(self._wake_at, max(now, conn.since + self.settings.dial_patience))
         return commands
+
+    @property
+    def _unpinned(self) -> int:
+        return len(self.waiters) - len(self._pinned)
+
+    def _serve_first(self, now: float, commands: list[Command]) -> None:
+        """Serve, in order, those for whom the placement has a lane without hesitation."""
+        shelf = self.ledger.shelf
+        for waiter in tuple(self._pinned):
+            self._serve_pinned(waiter, now, commands)
+        for waiter in tuple(self.waiters) if shelf else ():
+            if waiter not in self._pinned:
+                lane = self.placement.first(shelf, waiter)
+                if lane is not None:
+                    commands.append(self._grant(waiter, lane, now))
+                    if not shelf:
+                        break
+
+    def _serve_instead(self, now: float, commands: list[Command]) -> int:
+        """Serve, in order, those who cannot expect a fresh connection soon; return how many go on waiting."""
+        shelf, patience = self.ledger.shelf, self.settings.dial_patience
+        soon = [conn.since + patience for conn in self.ledger.dialing if now < conn.since + patience]
+        hurried = self._unpinned - len(soon) * self.lanes.in_flight
+        for waiter in tuple(self.waiters) if hurried > 0 and shelf else ():
+            if waiter not in self._pinned:
+                lane = self.placement.instead(shelf, waiter)
+                if lane is not None:
+                    commands.append(self._grant(waiter, lane, now))
+                    hurried -= 1
+                    if not (hurried > 0 and shelf):
+                        break
+        if self._unpinned and soon and shelf:
+            self._wake_at = min(self._wake_at, *soon)
+        return self._unpinned
 
     def _serve_pinned(self, waiter: Waiter, now: float, commands: list[Command]) -> None:
         lane = waiter.hold.lane if waiter.hold else None
@@ -286,6 +319,9 @@ class Roster:
             commands.append(self._refuse(waiter, error))
         elif lane in self.ledger.shelf.held:
             commands.append(self._grant(waiter, lane, now))
+
+    def _rotate_by(self, conn: Conn, deadline: float) -> None:
+        self._rotating[conn] = min(deadline, self._rotating.get(conn, math.inf))
 
     def _rotate_due(self, now: float, commands: list[Command]) -> None:
         for conn, deadline in tuple(self._rotating.items()):
@@ -309,8 +345,12 @@ class Roster:
         commands.append(Dial(conn))
         return conn
 
-    def _grant(self, waiter: Waiter, lane: Lane, now: float) -> Grant:
+    def _leave_line(self, waiter: Waiter) -> None:
         del self.waiters[waiter]
+        self._pinned.pop(waiter, None)
+
+    def _grant(self, waiter: Waiter, lane: Lane, now: float) -> Grant:
+        self._leave_line(waiter)
         if lane.hold is not waiter.hold:
             self.ledger.forget(lane, "stolen")
             if waiter.hold is not None:
@@ -323,7 +363,7 @@ class Roster:
         return Grant(waiter)
 
     def _refuse(self, waiter: Waiter, error: PoolError) -> Refuse:
-        del self.waiters[waiter]
+        self._leave_line(waiter)
         waiter.error = error
         return Refuse(waiter)
 
