@@ -67,7 +67,7 @@ def replayable(item: Mapping[str, Any], *, store: bool) -> Mapping[str, Any] | N
     kind = item.get("type")
     if kind == "reasoning" and not item.get("encrypted_content"):
         return None
-    if kind in WITHOUT_ID and "id" in item:
+    if isinstance(kind, str) and kind in WITHOUT_ID and "id" in item:
         return {name: value for name, value in item.items() if name != "id"}
     return item
 
@@ -126,6 +126,12 @@ class Chain:
     def forget_tip(self) -> None:
         """The server does not know the tip any more, stored or not: the next turn is a replay."""
         self.tip = None
+
+    def strip(self) -> None:
+        """The server has not kept the items that it was asked to store: they must travel as if it never would."""
+        kept = (replayable(item, store=False) for item in self.items)
+        self._items = [encoded(item) for item in kept if item is not None]
+        self.size = sum(len(item) for item in self._items)
 
     def fork(self) -> Chain:
         """Return a chain that goes its own way from here."""

@@ -19,8 +19,8 @@ from pool.wire.cycle import Finished
 from pool.wire.events import Encoded, ResponseCreate, ServerEvent
 from scheduler.chain import Chain, Plan, encode_input
 from scheduler.errors import ConversationBusy
-from scheduler.outcome import calls_of, failure_of, text_of, usage_of
-from scheduler.recovery import Again, GiveUp, recover
+from scheduler.outcome import calls_of, failure_of, incomplete_reason, text_of, usage_of
+from scheduler.recovery import Again, GiveUp, Remedy, recover
 from scheduler.request import fields_of
 from scheduler.settings import SchedulerSettings
 from scheduler.stats import TurnRecorder
@@ -139,6 +139,7 @@ class _Attempts:
     called_at: float = field(factory=trio.current_time, init=False)
     tries: int = field(default=1, init=False)  # that cost an attempt, and the present one
     free: int = field(default=1, init=False)  # that did not, and the present one
+    remedies: set[Remedy] = field(factory=set, init=False)  # already tried
     seen: bool = field(default=False, init=False)  # the caller has been given events of the present try
 
     async def run(self) -> Turn:
@@ -154,29 +155,37 @@ class _Attempts:
                     settings=shared.settings,
                     rng=shared.rng,
                 )
-                if isinstance(action, GiveUp):
+                if isinstance(action, GiveUp) or action.remedy in self.remedies:
                     raise
                 log.info("%s: again in %.2f s (%s)", self.conversation.name, action.delay, error)
             await self._prepare(action)
 
     async def _prepare(self, action: Again) -> None:
-        conversation, shared = self.conversation, self.conversation._shared
-        shared.recorder.retries[action.reason] += 1
+        self.conversation._shared.recorder.retries[action.reason] += 1
         if action.costs_attempt:
             self.tries += 1
         else:
             self.free += 1
-        if action.forget_tip:
-            conversation._chain.forget_tip()
-            conversation._hold.lost = "forgotten"
-        if action.plain_reasoning:
-            shared.plain_models.add(self.request.model)
-        if action.downgrade:
-            shared.pool.downgrade()
+        if action.remedy is not None:
+            self.remedies.add(action.remedy)
+            self._apply(action.remedy)
         if self.seen and self.on_event is not None:
             self.seen = False
             await self.on_event(Restarted(reason=action.reason))
         await trio.sleep(action.delay)
+
+    def _apply(self, remedy: Remedy) -> None:
+        conversation, shared = self.conversation, self.conversation._shared
+        match remedy:
+            case Remedy.FORGET_TIP:
+                conversation._chain.forget_tip()
+                conversation._hold.lost = "forgotten"
+            case Remedy.SINGLE_LANES:
+                shared.pool.downgrade()
+            case Remedy.PLAIN_REASONING:
+                shared.plain_models.add(self.request.model)
+            case Remedy.PLAIN_ITEMS:
+                conversation._chain.strip()
 
     async def _try(self) -> Turn:
         conversation, shared, request = self.conversation, self.conversation._shared, self.request
@@ -215,11 +224,10 @@ class _Attempts:
         usage, calls = usage_of(finished.response), calls_of(output)
         conversation._chain.commit(self.new, output, finished.response_id, tokens=usage.total_tokens)
         conversation._near = None
-        details = finished.response.get("incomplete_details")
         turn = Turn(
             response_id=finished.response_id,
             status="completed" if finished.status == "completed" else "incomplete",
-            incomplete_reason=details.get("reason") if isinstance(details, dict) else None,
+            incomplete_reason=incomplete_reason(finished.response),
             output=output,
             text=text_of(output),
             calls=calls,

@@ -4,14 +4,17 @@ Theory of operation
     Every failure of a turn falls into one row of the table below; `recover` finds the row. Two questions decide
     most of them: did the server get the request (then a second try may be paid twice), and did the caller see
     anything of the response (then it must be told that the turn starts afresh). Tools are not concerned: they
-    run only after a response has completed, so no second try can run one twice.
+    run only after a response has completed, so no second try can run one twice. A second loss in a row backs off
+    like any other failure: a server that drops what it is sent must not be fed as fast as it drops.
 
         not sent (stale socket)                 next lane at once; costs no attempt
         refused: parent not found, limits       again at once, as a replay; costs no attempt
         refused: lane names                     downgrade to single lanes, again; costs no attempt
         refused: encrypted reasoning            again without asking for it; costs no attempt
+        refused: items not stored after all     again as if nothing were stored; costs no attempt
         sent, lost before any event             `ambiguous`: resend or fail
-        lost in mid-response                    `interrupted`: restart or fail
+        closed as too big (1009)                the same, but once only: it may have been a neighbour's message
+        lost or refused in mid-response         `interrupted`: restart or fail
         429, overloaded, server error           wait as told, or back off
         dial failed                             back off, unless it cannot help
         anything else                           the caller's
@@ -19,6 +22,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import enum
 import random
 import re
 
@@ -27,7 +31,6 @@ from attrs import frozen
 from pool.errors import (
     ConnectionLost,
     DialFailed,
-    LocalProtocolError,
     PoolError,
     RemoteProtocolError,
     ResponseFailed,
@@ -39,14 +42,27 @@ REFUSED_OUTRIGHT = frozenset(
         "previous_response_not_found",
         "websocket_connection_limit_reached",
         "websocket_stream_limit_reached",
-        "invalid_stream_id",
     }
 )
 NEVER = frozenset({"usage_limit_reached", "insufficient_quota", "billing_hard_limit_reached"})
 LATER = frozenset({"rate_limit_exceeded", "server_is_overloaded", "slow_down", "server_error", "overloaded"})
-_TRY_AGAIN = re.compile(
-    r"try again in\s+([0-9.]+)\s*(ms|milliseconds?|s|seconds?|m|minutes?)\b", re.IGNORECASE
+TOO_BIG = 1009  # close code
+_TRY_AGAIN = re.compile(r"try again in\s+", re.IGNORECASE)
+# One step of "1m30.951s", "6m0s", "20ms", "2 minutes".
+_STEP = re.compile(
+    r"\s*(\d*\.?\d+)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])",
+    re.IGNORECASE,
 )
+_UNITS = {"mil": 0.001, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # by how they begin
+
+
+class Remedy(enum.Enum):
+    """What has to change before a refused turn is sent again. When it did not help once, it will not help twice."""
+
+    FORGET_TIP = "the server does not know the parent, stored or not"
+    SINGLE_LANES = "the endpoint refuses lane names"
+    PLAIN_REASONING = "the model has no encrypted reasoning to include"
+    PLAIN_ITEMS = "the server has not kept items that were to be stored"
 
 
 @frozen(kw_only=True)
@@ -56,9 +72,7 @@ class Again:
     reason: str
     delay: float = 0.0
     costs_attempt: bool = True
-    forget_tip: bool = False  # the server does not know the parent, stored or not
-    downgrade: bool = False  # the endpoint refuses lane names
-    plain_reasoning: bool = False  # the model has no encrypted reasoning to include
+    remedy: Remedy | None = None  # without it the same refusal would come again
 
 
 @frozen
@@ -75,7 +89,7 @@ def recover(
         used, limit = (
             (attempts, settings.attempts) if action.costs_attempt else (free_attempts, settings.free_attempts)
         )
-        if used >= limit or action.delay > settings.retry_after_max:
+        if used >= limit:
             return GiveUp()
     return action
 
@@ -85,41 +99,63 @@ def _row(error: PoolError, attempts: int, settings: SchedulerSettings, rng: rand
         case ConnectionLost(sent=False):
             return Again(reason="stale socket", costs_attempt=False)
         case ConnectionLost(started=False):
-            return Again(reason="lost after the send") if settings.ambiguous == "resend" else GiveUp()
+            if settings.ambiguous == "fail" or (error.code == TOO_BIG and attempts > 1):
+                return GiveUp()
+            return Again(reason="lost after the send", delay=_calm(attempts, settings, rng))
         case ConnectionLost() | RemoteProtocolError():
-            return Again(reason="lost in mid-response") if settings.interrupted == "restart" else GiveUp()
+            return _interrupted("lost in mid-response", attempts, settings, rng)
         case ResponseFailed():
             return _refused(error, attempts, settings, rng)
         case DialFailed(hopeless=False):
-            delay = backoff(attempts, settings, rng) if error.retry_after is None else error.retry_after
-            return Again(reason="dial failed", delay=delay)
-        case LocalProtocolError():
-            return GiveUp()
+            return _later("dial failed", error.retry_after, attempts, settings, rng)
         case _:
             return GiveUp()
+
+
+def _interrupted(
+    reason: str, attempts: int, settings: SchedulerSettings, rng: random.Random
+) -> Again | GiveUp:
+    if settings.interrupted == "fail":
+        return GiveUp()
+    return Again(reason=reason, delay=_calm(attempts, settings, rng))
+
+
+def _later(
+    reason: str, told: float | None, attempts: int, settings: SchedulerSettings, rng: random.Random
+) -> Again | GiveUp:
+    if told is not None and told > settings.retry_after_max:
+        return GiveUp()
+    return Again(reason=reason, delay=backoff(attempts, settings, rng) if told is None else told)
 
 
 def _refused(
     error: ResponseFailed, attempts: int, settings: SchedulerSettings, rng: random.Random
 ) -> Again | GiveUp:
     code = error.code or error.kind
+    if error.code in REFUSED_OUTRIGHT:
+        if error.started:
+            return _interrupted(error.code, attempts, settings, rng)
+        forget = Remedy.FORGET_TIP if error.code == "previous_response_not_found" else None
+        return Again(reason=error.code, costs_attempt=False, remedy=forget)
     if not error.started:
-        if error.code in REFUSED_OUTRIGHT:
-            forget = error.code == "previous_response_not_found"
-            return Again(reason=str(error.code), costs_attempt=False, forget_tip=forget)
-        if error.param == "stream_id":
-            return Again(reason="lane names refused", costs_attempt=False, downgrade=True)
+        if error.param == "stream_id" or error.code == "invalid_stream_id":
+            return Again(reason="lane names refused", costs_attempt=False, remedy=Remedy.SINGLE_LANES)
         if error.status == 400 and "encrypted content is not supported" in error.message.lower():
-            return Again(reason="no encrypted reasoning", costs_attempt=False, plain_reasoning=True)
+            return Again(reason="no encrypted reasoning", costs_attempt=False, remedy=Remedy.PLAIN_REASONING)
+        if error.status == 404 and error.message.startswith("Item with id"):
+            return Again(reason="items not stored", costs_attempt=False, remedy=Remedy.PLAIN_ITEMS)
     if code in NEVER or error.kind in NEVER:
         return GiveUp()
     status = error.status or 0
     if status == 429 or status >= 500 or code in LATER:
         told = error.retry_after if error.retry_after is not None else told_delay(error.message)
-        return Again(
-            reason=code or str(status), delay=backoff(attempts, settings, rng) if told is None else told
-        )
+        return _later(code or str(status), told, attempts, settings, rng)
     return GiveUp()
+
+
+def _calm(attempts: int, settings: SchedulerSettings, rng: random.Random) -> float:
+    """Return the wait after a lost connection: none after the first, since the next one is probably fine."""
+    return backoff(attempts - 1, settings, rng) if attempts > 1 else 0.0
 
 
 def backoff(attempts: int, settings: SchedulerSettings, rng: random.Random) -> float:
@@ -129,13 +165,14 @@ def backoff(attempts: int, settings: SchedulerSettings, rng: random.Random) -> f
 
 
 def told_delay(message: str) -> float | None:
-    """Read "try again in 1.2s" from an error's text: on sockets there is no header to say it."""
+    """Read "try again in 1m30.5s" from an error's text: on sockets there is no header to say it."""
     found = _TRY_AGAIN.search(message)
-    if found is None:
+    step = _STEP.match(message, found.end()) if found else None
+    if step is None:
         return None
-    try:
-        value = float(found[1])
-    except ValueError:
-        return None
-    unit = found[2].lower()
-    return value / 1000 if unit.startswith(("ms", "milli")) else value * 60 if unit.startswith("m") else value
+    total = 0.0
+    while step is not None:
+        unit = step[2].lower()
+        total += float(step[1]) * next(size for name, size in _UNITS.items() if unit.startswith(name))
+        step = _STEP.match(message, step.end())
+    return total
