@@ -13,7 +13,7 @@ from __future__ import annotations
 import trio
 from attrs import define, field
 
-from pool.errors import LaneOverflow, PoolError, RemoteProtocolError
+from pool.errors import ConnectionLost, LaneOverflow, PoolError, RemoteProtocolError
 from pool.slots import Lane
 from pool.wire.codec import event_of
 from pool.wire.cycle import Cycle, Finished
@@ -40,9 +40,16 @@ class Exchange:
     finished: Finished | None = field(default=None, init=False)
     error: PoolError | None = field(default=None, init=False)
     overflow: LaneOverflow | None = field(default=None, init=False)
+    _fed: int = field(default=0, init=False)  # messages
+    _progress: tuple[int, float] = field(
+        init=False
+    )  # how many there were when last looked at, and since when
     _queue: list[ServerEvent] = field(factory=list, init=False)
     _queued_bytes: int = field(default=0, init=False)
     _wake: trio.Event = field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._progress = 0, self.sent_at
 
     @property
     def over(self) -> bool:
@@ -55,6 +62,7 @@ class Exchange:
         Raises:
             RemoteProtocolError: the lane cannot be trusted any more. The consumer gets the same error.
         """
+        self._fed += 1
         if self.first_event_at is None:
             self.first_event_at = trio.current_time() if now is None else now
         kind = payload["type"]
@@ -87,6 +95,15 @@ class Exchange:
         """Nobody will look at this response any more; its lane only waits for the end of it."""
         self.streaming = False
         self._queue.clear()
+
+    def check(self, now: float, timeout: float) -> None:
+        """Give the response up when nothing has come for `timeout` seconds. Looked at now and then, not per event."""
+        fed, since = self._progress
+        if fed != self._fed:
+            self._progress = self._fed, now
+        elif now - since >= timeout:
+            error = f"{self.lane}: no event for {now - since:.0f} s, though the connection is alive"
+            self.fail(ConnectionLost(error, sent=True, started=self.first_event_at is not None))
 
     def fail(self, error: PoolError) -> None:
         """The response will not end any more. Does nothing once it is over."""

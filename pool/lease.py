@@ -89,6 +89,6 @@ class Lease:
         """Give the lane back, whatever state it is in. Does nothing the second time."""
         if not self.released:
             self.released = True
-            if self.exchange is not None and not self.exchange.over:
+            if self.exchange is not None:
                 self.exchange.abandon()
             self._give_back(self)

@@ -221,6 +221,9 @@ class PoolSettings:
     send_timeout: float = field(
         default=30.0, validator=above(0)
     )  # a frame that will not leave: connection given up
+    # A live connection on which a response makes no progress. Codex gives up after 300 s, too soon for long
+    # reasoning (openai/codex#43022, #42896).
+    stall_timeout: float = field(default=900.0, validator=above(0))
     abandon_timeout: float = field(
         default=20.0, validator=at_least(0)
     )  # an abandoned response may run on so long

@@ -57,6 +57,7 @@ def members(fields: Mapping[str, Any]) -> Encoded:
     return Encoded(to_json(fields)[1:-1])
 
 
+_NONE = type(None)
 _RESERVED = frozenset({"type", "input", "previous_response_id", "stream_id", "generate"})
 
 
@@ -126,10 +127,12 @@ def parse(text: str | bytes) -> dict[str, Any]:
     """
     try:
         payload = from_json(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"a message that is not JSON: {error}") from None
     if type(payload) is not dict or type(payload.get("type")) is not str:
         raise RemoteProtocolError("a message that is not a JSON object with a type")
+    if type(payload.get("stream_id")) not in (str, _NONE):
+        raise RemoteProtocolError("a message whose stream_id is not a string")
     return payload
 
 
