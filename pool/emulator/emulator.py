@@ -56,7 +56,7 @@ class Emulator:
         faults = self.service.faults.on_connection(number)
         try:
             await self._converse(stream, number, faults)
-        except (
+        except* (
             trio.BrokenResourceError,
             trio.ClosedResourceError,
             ConnectionClosed,

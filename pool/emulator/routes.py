@@ -86,7 +86,7 @@ async def _create(service: Service, http: HttpConnection, body: dict[str, Any], 
             await line.begin()
             await speak(service, prepared, line)
             nursery.cancel_scope.cancel()
-    except* LineEnded:
+    except* (LineEnded, trio.BrokenResourceError, trio.ClosedResourceError):
         line.dropped = True
     if prepared.turn.terminal is None or line.dropped:
         service.stats.abandoned += prepared.turn.terminal is None

@@ -42,7 +42,10 @@ async def serve_emulator(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[RunningEmulator]:
-    """Serve an emulator while the block runs. Port 0 takes a free one. Raises `OSError` when it cannot listen."""
+    """Serve an emulator while the block runs. Port 0 takes a free one. Raises `OSError` when it cannot listen.
+
+    Its connections live in a nursery around the block, so an error of the block arrives in an `ExceptionGroup`.
+    """
     emulator = Emulator(settings or EmulatorSettings())
     listeners = await trio.open_tcp_listeners(port, host=host)
     bound = listeners[0].socket.getsockname()[1]
@@ -53,13 +56,7 @@ async def serve_emulator(
         else:
             await emulator.handle_safely(trio.SSLStream(stream, tls, server_side=True))
 
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, handle, listeners)
-            yield RunningEmulator(emulator=emulator, host=host, port=bound, tls=tls is not None)
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # Connections fail alone, so this is the block's own exception: it leaves as it was raised.
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, handle, listeners)
+        yield RunningEmulator(emulator=emulator, host=host, port=bound, tls=tls is not None)
+        nursery.cancel_scope.cancel()

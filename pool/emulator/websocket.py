@@ -14,6 +14,7 @@ from typing import Any
 import trio
 from attrs import define, field, frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto.utilities import LocalProtocolError
 
 from pool.emulator.faults import Fault, Kind
 from pool.emulator.lanes import LaneBook
@@ -251,7 +252,12 @@ class SocketSession:
             event["stream_id"] = lane
         text = to_json(event)
         self.service.stats.bytes_out += len(text)
-        await self.ws.send_message(text.decode())
+        try:
+            await self.ws.send_message(text.decode())
+        except (
+            LocalProtocolError
+        ):  # a broken frame came in: wsproto has closed, the connection does not know yet
+            raise LineEnded from None
 
     async def drop(self, fault: Fault) -> None:
         """End the connection as the fault says."""

@@ -48,9 +48,8 @@ class Client:
             while True:
                 events.append(await self.receive())
         except ConnectionClosed as closed:
-            assert closed.reason is not None
             await trio.lowlevel.checkpoint()
-            return events, closed.reason.code
+            return events, closed.reason.code if closed.reason else 0
 
     async def rest(self) -> list[dict[str, Any]]:
         """Return events up to the next terminal one."""

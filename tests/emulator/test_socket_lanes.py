@@ -145,3 +145,22 @@ async def test_a_client_that_does_not_answer_the_close_is_left(autojump_clock: M
         await trio.sleep(20)
         assert emulator.stats.open_connections == 0
         await client.ws._stream.aclose()
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x81\x82abcd\xff\xff", b"\x81\x02hi"])
+async def test_broken_frames_end_the_connection_alone(autojump_clock: MockClock, garbage: bytes) -> None:
+    emulator = Emulator(EmulatorSettings(latency=SLOW))
+    async with connected(emulator) as client:
+        await client.send(metadata=knobs("output_tokens=1000"))
+        await client.receive()
+        await client.ws._stream.send_all(garbage)
+        assert (await client.until_closed())[1] in (1002, 1007, 1006)
+    async with connected(emulator) as client:
+        assert (await client.turn())["type"] == "response.completed"
+
+
+async def test_pings_are_answered(autojump_clock: MockClock) -> None:
+    async with connected(Emulator(EmulatorSettings(latency=SLOW))) as client:
+        await client.send()
+        await client.ws.ping()
+        assert autojump_clock.current_time() == 0
