@@ -16,6 +16,8 @@ from typing import Any
 from attrs import define, field
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from pool.emulator.patterns import matching
 from pool.emulator.words import Words
@@ -64,7 +66,7 @@ def arguments_for(schema: Mapping[str, Any] | None, words: Words) -> Any:
             value = {}
         if draw == 0:
             first = value
-        if valid is None or valid.is_valid(value):
+        if valid is None or _holds(valid, value):
             return value
     return first
 
@@ -77,7 +79,16 @@ def _validator(schema: bytes) -> Draft202012Validator | None:
         Draft202012Validator.check_schema(parsed)
     except SchemaError:
         return None
-    return Draft202012Validator(parsed)
+    # The registry of one's own keeps jsonschema from fetching remote references over the network.
+    return Draft202012Validator(parsed, registry=EMPTY_REGISTRY)
+
+
+def _holds(valid: Draft202012Validator, value: Any) -> bool:
+    """Whether the value is valid; a schema that cannot be followed to its end forbids nothing."""
+    try:
+        return bool(valid.is_valid(value))
+    except (Unresolvable, RecursionError, AttributeError, TypeError):
+        return True
 
 
 @define(eq=False)
