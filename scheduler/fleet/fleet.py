@@ -50,7 +50,7 @@ class FleetCounts:
     """One moment of a fleet.
 
     `turns` are finished ones, also of runs that go on, and `deltas` those of them that did not resend their
-    transcript; `tools_executed` and `usage` are those of runs that have ended.
+    transcript; the tool calls and `usage` are those of runs that have ended.
     """
 
     running: int
@@ -60,6 +60,7 @@ class FleetCounts:
     turns: int
     deltas: int
     tools_executed: int
+    tools_failed: int
     usage: Usage
 
     @property
@@ -79,7 +80,7 @@ class Fleet:
     _running: dict[str, Run] = field(factory=dict, init=False)
     _outcomes: Counter[str] = field(factory=Counter, init=False)
     _turns: Counter[str] = field(factory=Counter, init=False)  # of ended runs, by kind of placement
-    _tools_executed: int = field(default=0, init=False)
+    _tools: Counter[str] = field(factory=Counter, init=False)
     _usage: Usage = field(factory=Usage, init=False)
     _fault: Exception | None = field(default=None, init=False)
     _scope: trio.CancelScope | None = field(default=None, init=False)
@@ -138,7 +139,8 @@ class Fleet:
             cancelled=self._outcomes["cancelled"],
             turns=turns.total(),
             deltas=turns["delta"],
-            tools_executed=self._tools_executed,
+            tools_executed=self._tools["executed"],
+            tools_failed=self._tools["failed"],
             usage=self._usage,
         )
 
@@ -193,7 +195,7 @@ class Fleet:
                 return
         self._outcomes[result.outcome] += 1
         self._turns.update(turn.kind for turn in result.placements)
-        self._tools_executed += result.tools_executed
+        self._tools.update(executed=result.tools_executed, failed=result.tools_failed)
         self._usage += result.usage
 
     def _halt(self, cause: Exception) -> None:

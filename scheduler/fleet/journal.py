@@ -28,11 +28,8 @@ from attrs import define, field, frozen
 from scheduler.errors import OutputFileError
 from scheduler.fleet.results import Outcome, TaskResult, read_line
 
-_UNSYNCABLE = {
-    errno.EINVAL,
-    errno.ENOTSUP,
-    errno.EROFS,
-}  # pipes, and some file systems: the lines are written
+# Pipes and some file systems cannot be synced; the lines are written all the same.
+_UNSYNCABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
 Mode = Literal["new", "resume", "overwrite"]
 
 
@@ -170,10 +167,11 @@ class Journal:
         Raises:
             OutputFileError: the device failed.
         """
-        with suppress(
-            OSError
-        ):  # pipes and some network file systems cannot; the lines are written all the same
+        try:
             os.fsync(self._fd)
+        except OSError as error:
+            if error.errno not in _UNSYNCABLE:
+                raise OutputFileError(self.path, f"cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         """Close the file; one that this run created and never wrote to is removed again."""

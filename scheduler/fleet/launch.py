@@ -94,6 +94,7 @@ def report_on(
         placements=dict(turns.placements),
         retries=dict(turns.retries),
         tools_executed=counts.tools_executed,
+        tools_failed=counts.tools_failed,
         connections=Connections(opened=pool.opened, lost=pool.lost, rotated=pool.rotated),
         first_event=turns.first_event,
         turn=turns.turn,

@@ -65,6 +65,7 @@ class FleetReport:
     placements: Mapping[str, int] = field(factory=dict)
     retries: Mapping[str, int] = field(factory=dict)  # tries that had to be made again, by reason
     tools_executed: int = 0
+    tools_failed: int = 0
     connections: Connections = field(factory=Connections)
     first_event: Summary = field(factory=Summary)
     turn: Summary = field(factory=Summary)
@@ -89,7 +90,7 @@ class FleetReport:
             "turns": self.turns,
             "placements": dict(self.placements),
             "retries": dict(self.retries),
-            "tools": {"executed": self.tools_executed},
+            "tools": {"executed": self.tools_executed, "failed": self.tools_failed},
             "connections": asdict(self.connections),
             "seconds": round(self.seconds, 6),
             "first_event": _rounded(self.first_event),
@@ -111,7 +112,9 @@ class FleetReport:
         yield f"{plural(self.runs.total, 'run')} on {self.endpoint} in {duration(self.seconds)}: {self._outcomes()}"
         yield ""
         rate = f", {self.turns / self.seconds:.1f} a second" if self.turns and self.seconds > 0 else ""
-        yield _row("turns", f"{count(self.turns)}{rate}; {plural(self.tools_executed, 'tool call')} executed")
+        failed = f", {count(self.tools_failed)} with an error for the model" if self.tools_failed else ""
+        yield _row("turns", f"{count(self.turns)}{rate}")
+        yield _row("tools", f"{plural(self.tools_executed, 'call')} executed{failed}")
         label = "placed"
         total = sum(self.placements.values())
         for reason, number in sorted(self.placements.items(), key=lambda pair: (-pair[1], pair[0])):

@@ -51,6 +51,7 @@ class TaskResult:
     usage: Usage = field(factory=Usage)
     turns: int = 0
     tools_executed: int = 0
+    tools_failed: int = 0  # calls of which the model read an error
     placements: tuple[Placement, ...] = ()
     first_event: tuple[float, ...] = ()
     turn_seconds: tuple[float, ...] = ()
@@ -69,6 +70,7 @@ class TaskResult:
             usage=run.usage,
             turns=run.turns,
             tools_executed=run.tools_executed,
+            tools_failed=run.tools_failed,
             placements=run.placements,
             first_event=tuple(first for first, _ in run.timings),
             turn_seconds=tuple(whole for _, whole in run.timings),
@@ -85,6 +87,7 @@ class TaskResult:
             usage=run.usage,
             turns=run.turns,
             tools_executed=run.tools_executed,
+            tools_failed=run.tools_failed,
             placements=tuple(run.placements),
             first_event=tuple(first for first, _ in run.timings),
             turn_seconds=tuple(whole for _, whole in run.timings),
@@ -101,6 +104,7 @@ class TaskResult:
             "usage": asdict(self.usage),
             "turns": self.turns,
             "tools_executed": self.tools_executed,
+            "tools_failed": self.tools_failed,
             "placements": [placement.reason for placement in self.placements],
             "timings": {"first_event": _rounded(self.first_event), "turn": _rounded(self.turn_seconds)},
             "seconds": round(self.seconds, 6),
