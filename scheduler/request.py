@@ -11,7 +11,17 @@ from scheduler.turns import TurnRequest
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 OURS = frozenset(
-    {"type", "input", "previous_response_id", "stream_id", "generate", "stream", "background", "conversation"}
+    {
+        "type",
+        "input",
+        "previous_response_id",
+        "stream_id",
+        "generate",
+        "store",
+        "stream",
+        "background",
+        "conversation",
+    }
 )
 
 

@@ -1,0 +1,149 @@
+"""An emulator, a scheduler and memory streams between them: everything but the kernel, on trio's clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import trio.testing
+from attrs import define, field
+
+from pool.dial import Dialer
+from pool.emulator import Emulator, EmulatorSettings, context_digest
+from pool.errors import DialFailed
+from pool.pool import Pool
+from pool.settings import Endpoint, Lanes, PoolSettings
+from scheduler.conversation import Conversation, OnEvent
+from scheduler.scheduler import Scheduler, open_scheduler
+from scheduler.settings import SchedulerSettings
+from scheduler.turns import Turn, TurnRequest
+
+TOOL: Mapping[str, Any] = {
+    "type": "function",
+    "name": "look",
+    "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
+}
+
+
+def asking(script: str = "", **options: Any) -> TurnRequest:
+    """Return a request that steers the scripted model."""
+    metadata = {"metadata": {"emulator": script}} if script else {}
+    return TurnRequest(
+        model="emulated", instructions="Be brief.", tools=[TOOL], options={**metadata, **options}
+    )
+
+
+@define(eq=False)
+class Network:
+    """Carries dials to an emulator, each over a pair of memory streams."""
+
+    emulator: Emulator
+    nursery: trio.Nursery
+    down_until: float = field(default=-1.0, init=False)  # until then nobody answers
+    dials: list[float] = field(factory=list, init=False)  # when
+    servers: list[trio.abc.Stream] = field(factory=list, init=False)  # the server's ends, as dialled
+
+    async def connect(self) -> trio.abc.Stream:
+        """Open one connection."""
+        await trio.lowlevel.checkpoint()
+        self.dials.append(trio.current_time())
+        if trio.current_time() < self.down_until:
+            raise DialFailed("nobody answers")
+        client, server = trio.testing.memory_stream_pair()
+        self.servers.append(server)
+        self.nursery.start_soon(self.emulator.handle, server)
+        return client
+
+    async def cut(self) -> None:
+        """Cut every connection there is, without a goodbye."""
+        for server in self.servers:
+            await trio.aclose_forcefully(server)
+        self.servers.clear()
+
+
+@define(eq=False)
+class World:
+    """What a test of the scheduler needs at hand."""
+
+    scheduler: Scheduler
+    network: Network
+
+    @property
+    def pool(self) -> Pool:
+        """The scheduler's pool."""
+        return self.scheduler.pool
+
+    @property
+    def emulator(self) -> Emulator:
+        """The server."""
+        return self.network.emulator
+
+    def assert_quiet(self) -> None:
+        """Nothing is leased and nobody waits."""
+        stats = self.pool.stats()
+        assert (stats.leased_lanes, stats.waiting, stats.leases) == (0, 0, ())
+
+
+@asynccontextmanager
+async def world(
+    *,
+    server: EmulatorSettings | None = None,
+    lanes: Lanes | None = None,
+    pool: PoolSettings | None = None,
+    settings: SchedulerSettings | None = None,
+    seed: int = 1,
+    **endpoint: Any,
+) -> AsyncIterator[World]:
+    """Open a scheduler on an emulator of its own."""
+    server = server or EmulatorSettings()
+    point = Endpoint.emulator("http://emulator/v1", lanes=lanes or server.lanes)
+    point = point.with_(max_age=server.max_age, **endpoint)
+    pool = pool or PoolSettings()
+    async with trio.open_nursery() as nursery:
+        network = Network(Emulator(server), nursery)
+        dialer = Dialer(point, pool, network.connect)
+        async with open_scheduler(
+            point, pool_settings=pool, settings=settings, dial=dialer, rng=random.Random(seed)
+        ) as scheduler:
+            yield World(scheduler, network)
+        nursery.cancel_scope.cancel()
+
+
+def input_of(given: str | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return what is said as items."""
+    return [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else list(given)
+
+
+async def take(
+    conversation: Conversation,
+    given: str | Sequence[Mapping[str, Any]],
+    request: TurnRequest | None = None,
+    *,
+    on_event: OnEvent | None = None,
+) -> Turn:
+    """Take a turn and check that the server saw exactly the client's transcript."""
+    expected = context_digest([*conversation.transcript, *input_of(given)])
+    turn = await conversation.turn(given, request or asking("calls=0"), on_event=on_event)
+    assert turn.payload["metadata"]["context"] == expected, turn.placement
+    if not turn.calls:
+        assert turn.text.endswith(f"context:{expected}")
+    return turn
+
+
+def outputs(turn: Turn, text: str = "seen") -> list[Mapping[str, Any]]:
+    """Answer every call of a turn."""
+    return [{"type": "function_call_output", "call_id": call.call_id, "output": text} for call in turn.calls]
+
+
+async def tool_loop(
+    conversation: Conversation, request: TurnRequest, given: str, *, limit: int = 200
+) -> list[Turn]:
+    """Run a conversation until the model asks for nothing more; return its turns."""
+    turns = [await take(conversation, given, request)]
+    while turns[-1].calls:
+        assert len(turns) < limit
+        turns.append(await take(conversation, outputs(turns[-1], f"output {len(turns)}"), request))
+    return turns
