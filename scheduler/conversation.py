@@ -86,7 +86,7 @@ class Conversation:
     def fork(self, *, name: str | None = None) -> Conversation:
         """Return a conversation that goes its own way from here; both may run at once."""
         fork = Conversation(name or f"{self.name}/fork", self._shared, self._chain.fork())
-        fork._near = self._hold
+        fork._near, fork._hold.lost = self._hold, "forked"
         return fork
 
     def close(self) -> None:
