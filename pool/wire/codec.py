@@ -31,7 +31,6 @@ from pool.wire.events import (
     Encoded,
     ErrorEvent,
     OutputItemDone,
-    RawClientEvent,
     ResponseCreate,
     ResponseEnded,
     ResponseStarted,
@@ -67,19 +66,17 @@ def encode(event: ClientEvent, *, stream_id: str | None = None) -> bytes:
     Raises:
         LocalProtocolError: `fields` holds a field that `ResponseCreate` carries itself.
     """
-    match event:
-        case ResponseCreate():
-            return _encode_create(event, event.stream_id or stream_id)
-        case ResponseSteer():
-            return to_json(
-                {
-                    "type": "response.steer",
-                    "previous_response_id": event.previous_response_id,
-                    "input": event.input,
-                }
-            )
-        case RawClientEvent():
-            return to_json(event.payload)
+    if isinstance(event, ResponseCreate):
+        return _encode_create(event, event.stream_id or stream_id)
+    if isinstance(event, ResponseSteer):
+        return to_json(
+            {
+                "type": "response.steer",
+                "previous_response_id": event.previous_response_id,
+                "input": event.input,
+            }
+        )
+    return to_json(event.payload)
 
 
 def encode_http_body(event: ResponseCreate, *, stream: bool) -> bytes:
@@ -238,8 +235,9 @@ def _structure_error(payload: dict[str, Any]) -> ServerEvent:
 
 
 def _structure_steer(payload: dict[str, Any]) -> ServerEvent:
-    steer = payload.get("steer")
-    return _steer({**_head(payload), "previous_response_id": (steer or {}).get("previous_response_id")})
+    steer = payload.get("steer") or {}
+    target, steer_id = steer.get("previous_response_id"), steer.get("id")
+    return _steer({**_head(payload), "previous_response_id": target, "steer_id": steer_id})
 
 
 _STRUCTURE: dict[str, Callable[[dict[str, Any]], ServerEvent]] = {

@@ -3,7 +3,8 @@
 Theory of operation
     A lane carries one response at a time. It is busy from before the send until the terminal event; an error
     event ends a request that was refused. A steered response is followed by a successor that the server starts
-    by itself, so a terminal event does not free a lane that has a steer accepted.
+    by itself, so a terminal event does not free a lane that has a steer accepted: one successor takes all the
+    steers of its predecessor. If it cannot begin, the predecessor is the response that has ended.
 
         IDLE -> SENT -> ACTIVE -> IDLE            the ordinary turn; a warm-up takes the same way
                 SENT -> IDLE                      refused by an error event
@@ -22,7 +23,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from pool.errors import LocalProtocolError, RemoteProtocolError
 from pool.wire.events import (
@@ -79,7 +80,10 @@ class Cycle:
     response_id: str | None = field(default=None, init=False)
     strays: int = field(default=0, init=False)
     _items: dict[int, Mapping[str, Any]] = field(factory=dict, init=False)
-    _steers: int = field(default=0, init=False)
+    _steers: set[str] = field(factory=set, init=False)  # accepted for the response that is running
+    _held: Finished | None = field(
+        default=None, init=False
+    )  # a response that ended, while its successor is due
 
     def _move(self, state: CycleState) -> None:
         assert state in ALLOWED[self.state], f"{self.state} -> {state}"
@@ -100,8 +104,7 @@ class Cycle:
             raise LocalProtocolError(f"this lane is {self.state.value}: it carries one response at a time")
         self._move(_S.SENT)
         self.response_id = None
-        self._items.clear()
-        self._steers = 0
+        self._clear()
 
     def lose(self) -> None:
         """The connection is gone, or the lane can not be trusted any more."""
@@ -119,7 +122,7 @@ class Cycle:
                 self._begin(event)
                 return None
             case OutputItemDone():
-                if self.state is _S.ACTIVE:
+                if self.state is _S.ACTIVE or self.state is _S.SENT:  # see _end
                     self._items[event.output_index] = event.item
                     return None
             case ResponseEnded():
@@ -138,7 +141,7 @@ class Cycle:
         if self.state is _S.SENT or self.state is _S.SUCCESSOR:
             self._move(_S.ACTIVE)
             self.response_id = event.response_id
-            self._items.clear()
+            self._clear()
         elif self.state is not _S.ACTIVE:
             self.strays += 1
         elif event.response_id != self.response_id:
@@ -160,36 +163,41 @@ class Cycle:
         finished = Finished(
             status=event.status, response_id=event.response_id, output=tuple(output), response=event.response
         )
-        self._items.clear()
         if self._steers:
-            self._steers -= 1
-            self.response_id = event.response_id
-            if self.state is _S.SENT:
-                self._move(_S.ACTIVE)
             self._move(_S.SUCCESSOR)
+            self._held = finished
             return None
-        self._move(_S.IDLE)
-        return finished
+        return self._over(finished)
 
     def _refuse(self, event: ErrorEvent) -> Finished | None:
         if self.state is _S.IDLE or self.state is _S.LOST:
             self.strays += 1
             return None
-        finished = Finished(status="refused", response_id=self.response_id, error=event)
-        self._items.clear()
-        self._move(_S.IDLE)
-        return finished
+        if self._held is not None:  # its successor was refused; what it said stands
+            return self._over(evolve(self._held, error=event))
+        return self._over(Finished(status="refused", response_id=self.response_id, error=event))
 
     def _steer(self, event: SteerEvent) -> Finished | None:
         if self.state is _S.IDLE or self.state is _S.LOST:
             self.strays += 1
             return None
-        if event.type == "response.steer.accepted":
-            self._steers += 1
-        elif self.state is _S.SUCCESSOR:
-            # Pending: the server waits for a create of ours. Failed: no successor will come.
-            self._move(_S.IDLE)
-            return Finished(status="incomplete", response_id=self.response_id)
-        elif event.type == "response.steer.failed" and self._steers:
-            self._steers -= 1
+        if event.type == "response.steer.accepted" and self.state is _S.ACTIVE:
+            self._steers.add(event.steer_id or "")
+        elif event.type == "response.steer.failed" and (event.steer_id or "") in self._steers:
+            # One that was never accepted changes nothing; of an accepted one no successor will come.
+            self._steers.discard(event.steer_id or "")
+            if not self._steers and self._held is not None:
+                return self._over(self._held)
+        elif event.type == "response.steer.pending" and self._held is not None:
+            return self._over(self._held)  # the successor begins with a create of ours
         return None
+
+    def _over(self, finished: Finished) -> Finished:
+        self._clear()
+        self._move(_S.IDLE)
+        return finished
+
+    def _clear(self) -> None:
+        self._items.clear()
+        self._steers.clear()
+        self._held = None

@@ -108,6 +108,7 @@ class SteerEvent(ServerEvent):
     """`response.steer.accepted`, `.pending` or `.failed`. `previous_response_id` is the steered response."""
 
     previous_response_id: str | None = None
+    steer_id: str | None = None  # None: it was never accepted
 
 
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})

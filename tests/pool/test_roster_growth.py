@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pool.errors import ConnectionLost, PoolClosed, PoolSaturated
+from pool.ledger import Shelf
+from pool.placement import Ladder
 from pool.settings import Lanes
-from pool.slots import Hold, LaneState, Waiter
+from pool.slots import Hold, Lane, LaneState, Waiter
 from tests.support.rosters import desk
 
 TWO_OF_THREE = Lanes(in_flight=2, named=3)
@@ -108,6 +110,16 @@ def test_a_fork_starts_beside_its_parent_when_it_can() -> None:
     assert desk_.take(Hold("third"), near=parent).conn is not lane.conn
 
 
+def test_a_fork_goes_elsewhere_rather_than_rob_a_neighbour_of_its_parent() -> None:
+    desk_ = desk(Lanes(in_flight=2, named=2), max_connections=2)
+    desk_.grow(2)
+    parent, neighbour = Hold("parent"), Hold("neighbour")
+    lane = desk_.converse(parent)
+    desk_.give(desk_.take(neighbour, near=parent))
+    assert desk_.take(Hold("fork"), near=parent).conn is not lane.conn
+    assert neighbour.lost is None
+
+
 def test_last_in_first_out_leaves_the_rest_to_age() -> None:
     desk_ = desk(max_connections=3)
     conns = desk_.grow(3)
@@ -183,6 +195,19 @@ def test_those_who_came_first_are_served_first_and_the_last_wait_for_the_dial() 
     assert second.lane is None
     desk_.open()
     assert second.lane is not None
+
+
+def test_a_line_takes_the_longest_idle_lanes_in_order() -> None:
+    desk_ = desk(max_connections=3)
+    desk_.grow(3)
+    lanes = []
+    for name in "abc":
+        lanes.append(desk_.converse(Hold(name)))
+        desk_.now += 1.0
+    desk_.roster.pause()
+    waiters = [desk_.ask(), desk_.ask()]
+    desk_.did(desk_.roster.resume(now=desk_.now))
+    assert [waiter.lane for waiter in waiters] == lanes[:2]
 
 
 def test_when_the_pace_forbids_a_dial_it_steals() -> None:
@@ -298,6 +323,49 @@ def test_a_waiting_pin_is_told_when_its_lane_goes() -> None:
     assert (pinned.lane, pinned.error) == (None, None)
     desk_.lose(conn)
     assert isinstance(pinned.error, ConnectionLost)
+
+
+def test_a_waiting_pin_is_in_nobodys_way() -> None:
+    desk_ = desk(Lanes(in_flight=2, named=2), max_connections=1)
+    desk_.grow()
+    ada, bob = Hold("ada"), Hold("bob")
+    ada_lane = desk_.take(ada)
+    pinned = desk_.ask(ada, pin=True)
+    desk_.converse(bob)
+    bob_lane = bob.lane
+    assert desk_.take() is bob_lane
+    assert (bob.lost, desk_.waits(pinned)) == ("stolen", True)
+    desk_.give(ada_lane)
+    assert pinned.lane is ada_lane
+
+
+def test_a_line_is_served_at_once_from_what_is_idle() -> None:
+    desk_ = desk(max_connections=3)
+    desk_.grow(3)
+    desk_.roster.pause()
+    waiters = [desk_.ask(), desk_.ask()]
+    desk_.did(desk_.roster.resume(now=desk_.now))
+    assert desk_.granted[-2:] == waiters
+    assert len(desk_.roster.ledger.shelf) == 1
+
+
+def test_another_placement_may_leave_some_waiting() -> None:
+    class Strict(Ladder):
+        """Takes from nobody whose name is not on the list."""
+
+        def instead(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
+            return super().instead(shelf, waiter) if waiter.holder == "chief" else None
+
+    desk_ = desk(max_connections=1)
+    desk_.roster.placement = Strict()
+    desk_.grow()
+    lane = desk_.converse(Hold("ada"))
+    patient = desk_.ask()
+    assert desk_.waits(patient)
+    chief = Waiter(holder="chief")
+    desk_.did(desk_.roster.enqueue(chief, now=desk_.now))
+    assert chief.lane is lane
+    assert desk_.waits(patient)
 
 
 def test_a_pin_without_a_hold_is_refused() -> None:

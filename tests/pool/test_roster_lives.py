@@ -409,3 +409,17 @@ def test_an_endpoint_that_refuses_lane_names_gets_single_lanes() -> None:
     assert [lane.stream_id for lane in new.lanes] == [None]
     assert waiter.lane is new.lanes[0]
     assert desk_.roster.downgrade(now=desk_.now) == [], "the second time there is nothing to do"
+
+
+def test_an_endpoint_that_takes_fewer_lane_names_gets_fewer() -> None:
+    desk_ = desk(Lanes(in_flight=4, named=8), max_connections=2)
+    (conn,) = desk_.grow()
+    lane = desk_.take()
+    desk_.did(desk_.roster.narrow(conn, 3, now=desk_.now))
+    assert conn.state is ConnState.DRAINING
+    assert desk_.roster.lanes == Lanes(in_flight=3, named=3)
+    desk_.give(lane)
+    assert desk_.closed == [(conn, "narrowed")]
+    for names in (0, 3, 9):
+        desk_.did(desk_.roster.narrow(conn, names, now=desk_.now))
+    assert desk_.roster.lanes == Lanes(in_flight=3, named=3), "never wider, never nothing"
