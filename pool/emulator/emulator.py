@@ -66,7 +66,7 @@ class Emulator:
             pass  # the other side is gone, which ends a connection like any other end
         finally:
             with trio.move_on_after(self.settings.close_timeout, shield=True):
-                await trio.aclose_forcefully(stream) if _is_plain(stream) else await _close(stream)
+                await _close(stream)
 
     async def handle_safely(self, stream: trio.abc.Stream) -> None:
         """Like `handle`, but an unexpected error ends this connection alone: logged and counted."""
@@ -136,15 +136,11 @@ def _refused_by(fault: Fault) -> Refused:
     return Refused(message, status=fault.status, kind="server_error", retry_after=fault.retry_after)
 
 
-def _is_plain(stream: trio.abc.Stream) -> bool:
-    return not isinstance(stream, trio.SSLStream)
-
-
 async def _close(stream: trio.abc.Stream) -> None:
-    """Close TLS with its goodbye where the other side still listens, else at once."""
+    """Close, on TLS with its goodbye where the other side still listens, else at once."""
     try:
         await stream.aclose()
-    except trio.BrokenResourceError:
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
         await abort(stream)
 
 

@@ -46,10 +46,6 @@ class ConnectionMemory:
         del self._latest[lane]
         return True
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._latest.clear()
-
 
 @define(eq=False)
 class Store:

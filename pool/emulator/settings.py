@@ -53,7 +53,7 @@ class EmulatorSettings:
     seed: int = 0  # of the model's choices and of faults with a probability
     default_script: Script = field(
         factory=Script, converter=_script
-    )  # of requests without metadata.emulator; also as text
+    )  # for requests that steer nothing; also text
     api_key: Secret | None = field(default=None, converter=_secret)
     frame_cap: int = field(default=16 * MIB, validator=_above_zero)  # a message of this size closes with 1009
     body_cap: int = field(default=64 * MIB, validator=_above_zero)  # an HTTP body of more gets 413

@@ -104,8 +104,6 @@ def check_target(turn: Turn, queued: int) -> None:
         raise SteerRefused("steering_not_supported", f"Steering is not supported with {request.model}.")
     if "context_management" in request.raw:
         raise SteerRefused("steering_not_supported", "Steering is not supported with automatic compaction.")
-    if turn.terminal is not None:
-        raise SteerRefused("response_already_completed", f"Response '{turn.id}' has already completed.")
     if queued >= MAX_PENDING:
         raise SteerRefused("too_many_pending_steers", f"At most {MAX_PENDING} steers wait for one response.")
 

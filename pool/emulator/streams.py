@@ -46,7 +46,7 @@ async def abort(stream: trio.abc.Stream) -> None:
     """End a connection without a goodbye: a reset on TCP, no TLS or WebSocket close."""
     while isinstance(stream, ReplayStream | trio.SSLStream):
         stream = stream.stream if isinstance(stream, ReplayStream) else stream.transport_stream
-    if isinstance(stream, trio.SocketStream):
+    if isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
         # Linger of zero makes the close a reset; without it the peer would see an orderly end.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await trio.aclose_forcefully(stream)

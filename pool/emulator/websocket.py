@@ -254,9 +254,8 @@ class SocketSession:
         self.service.stats.bytes_out += len(text)
         try:
             await self.ws.send_message(text.decode())
-        except (
-            LocalProtocolError
-        ):  # a broken frame came in: wsproto has closed, the connection does not know yet
+        except LocalProtocolError:
+            # A broken frame came in: wsproto has closed, and the connection does not know it yet.
             raise LineEnded from None
 
     async def drop(self, fault: Fault) -> None:

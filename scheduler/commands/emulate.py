@@ -31,6 +31,11 @@ _LANES = {"single": Lanes.single, "multi": Lanes.multi}
     help="none, typical, or e.g. base=0.3,input=5e-5,output=0.01.",
 )
 @click.option(
+    "--script",
+    default="",
+    help="What the model does when a request does not say, e.g. 'calls=6 output_tokens=40'.",
+)
+@click.option(
     "--faults", default="", help="What goes wrong, e.g. 'drop,at=5,p=0.1; refuse,status=503,connection=2'."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the model's choices and of chance.")
@@ -42,6 +47,7 @@ def emulate(
     max_age: float,
     lanes: str,
     latency: str,
+    script: str,
     faults: str,
     seed: int,
     api_key: str | None,
@@ -62,7 +68,13 @@ def emulate(
     host, port = _address(listen)
     try:
         settings = EmulatorSettings(
-            lanes=_LANES[lanes](), max_age=max_age, latency=latency, faults=faults, seed=seed, api_key=api_key
+            lanes=_LANES[lanes](),
+            max_age=max_age,
+            latency=latency,
+            default_script=script,
+            faults=faults,
+            seed=seed,
+            api_key=api_key,
         )
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
 from attrs import define
@@ -88,6 +90,23 @@ async def connected(
             with trio.move_on_after(5):
                 await ws.aclose()
             client_nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def dialled(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
+    """Connect over a real socket. Closes it itself, for trio-websocket leaves that out when the server ends first."""
+    parts = urlsplit(url)
+    tcp = await trio.open_tcp_stream(str(parts.hostname), int(parts.port or 0))
+    stream: Any = tcp if tls is None else trio.SSLStream(tcp, tls, server_hostname=parts.hostname)
+    try:
+        async with trio.open_nursery() as nursery:
+            ws = await wrap_client_stream(nursery, stream, parts.netloc, parts.path)
+            yield Client(ws)
+            with trio.move_on_after(5):
+                await ws.aclose()
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.aclose_forcefully(tcp)
 
 
 def knobs(text: str) -> dict[str, str]:

@@ -170,6 +170,17 @@ async def test_nonsense_is_an_error_event(autojump_clock: MockClock, message: st
         assert (await client.turn())["type"] == "response.completed"
 
 
+async def test_a_default_script_steers_those_that_do_not(autojump_clock: MockClock) -> None:
+    async with connected(Emulator(EmulatorSettings(default_script="calls=2 deltas=3"))) as client:
+        tool_turn = (await client.turn(tools=[TOOL]))["response"]
+        assert tool_turn["output"][0]["type"] == "function_call"
+        second = await client.turn(
+            tools=[TOOL], previous_response_id=tool_turn["id"], input=answers(tool_turn["output"])
+        )
+        assert second["response"]["output"][0]["type"] == "function_call"
+        assert said(await client.turn(tools=[TOOL], metadata=knobs("calls=0")))
+
+
 async def test_single_lanes_refuse_names_and_queue(autojump_clock: MockClock) -> None:
     settings = EmulatorSettings(lanes=Lanes.single(), latency=Latency(base=1.0))
     async with connected(Emulator(settings)) as client:

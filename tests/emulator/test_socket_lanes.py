@@ -159,6 +159,14 @@ async def test_broken_frames_end_the_connection_alone(autojump_clock: MockClock,
         assert (await client.turn())["type"] == "response.completed"
 
 
+async def test_late_steering_is_known_for_a_while(autojump_clock: MockClock) -> None:
+    async with connected(Emulator()) as client:
+        ids = [(await client.turn(metadata=knobs("deltas=1")))["response"]["id"] for _ in range(258)]
+        for target, code in ((ids[0], "response_not_found"), (ids[-1], "response_already_completed")):
+            await client.send(type="response.steer", previous_response_id=target, input="x")
+            assert (await client.receive())["error"]["code"] == code
+
+
 async def test_pings_are_answered(autojump_clock: MockClock) -> None:
     async with connected(Emulator(EmulatorSettings(latency=SLOW))) as client:
         await client.send()
