@@ -75,16 +75,21 @@ class Bar:
     interval = BAR_INTERVAL
 
     def __init__(self, stream: IO[str], *, width: int | None = None) -> None:
-        from rich.console import Console
+        from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
+
+        class Console(RichConsole):
+            def on_broken_pipe(self) -> None:
+                self.quiet = True  # rich would end the process here
 
         self._console = Console(file=stream, force_terminal=True, width=width, highlight=False)
         self._rich: RichProgress = RichProgress(
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[facts]}", markup=False),
-            TextColumn("{task.fields[eta]}", style="cyan", markup=False),
+            TextColumn("{task.fields[facts]}", markup=False, table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[eta]}", style="cyan", markup=False, table_column=Column(no_wrap=True)),
             console=self._console,
             auto_refresh=False,
             transient=True,

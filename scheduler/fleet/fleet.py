@@ -99,7 +99,7 @@ class Fleet:
             FleetHalted: the endpoint refuses every run; those that met it have no result.
             TaskError: a task is malformed. Earlier tasks may have run.
         """
-        if self._phase is not Phase.READY:
+        if self._scope is not None:
             raise RuntimeError("a Fleet runs once; make another one")
         source = as_tasks(tasks)
         self._advance(Phase.RUNNING)

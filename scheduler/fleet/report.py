@@ -11,17 +11,17 @@ from pool.stats.snapshot import Summary
 from scheduler.fleet.results import TaskResult
 from scheduler.turns import Usage
 
-WHY = {
-    "hot": "delta: its lane still remembered the conversation",
-    "hydrated": "delta: the server loaded the stored conversation",
-    "replay:new": "whole: first turn of a conversation",
-    "replay:lost": "whole: the connection that remembered it was lost",
-    "replay:stolen": "whole: another conversation took its lane",
-    "replay:rotated": "whole: its connection was replaced before its cap",
-    "replay:idle": "whole: its connection had been idle for too long",
-    "replay:failed": "whole: its lane was given up after a failure",
+WHY = {  # at most 32 characters, for a line of 80
+    "hot": "delta: its lane remembered it",
+    "hydrated": "delta: the server had stored it",
+    "replay:new": "whole: the first turn",
+    "replay:lost": "whole: its connection was lost",
+    "replay:stolen": "whole: its lane was taken",
+    "replay:rotated": "whole: its connection rotated",
+    "replay:idle": "whole: its connection idled out",
+    "replay:failed": "whole: its lane was given up",
     "replay:closed": "whole: its connection was closed",
-    "replay:forgotten": "whole: the server no longer knew its last turn",
+    "replay:forgotten": "whole: the server forgot it",
 }
 
 
@@ -109,23 +109,27 @@ class FleetReport:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{plural(self.runs.total, 'run')} on {self.endpoint} in {duration(self.seconds)}: {self._outcomes()}"
+        failed = f", {count(self.runs.failed)} failed" if self.runs.failed else ""
+        done = f"{count(self.runs.completed)} completed{failed}"
+        yield f"{plural(self.runs.total, 'run')} on {self.endpoint} in {duration(self.seconds)}: {done}"
         yield ""
+        if others := self._others():
+            yield _row("other runs", others)
         rate = f", {self.turns / self.seconds:.1f} a second" if self.turns and self.seconds > 0 else ""
-        failed = f", {count(self.tools_failed)} with an error for the model" if self.tools_failed else ""
+        errors = f", {count(self.tools_failed)} with an error for the model" if self.tools_failed else ""
         yield _row("turns", f"{count(self.turns)}{rate}")
-        yield _row("tools", f"{plural(self.tools_executed, 'call')} executed{failed}")
+        yield _row("tools", f"{plural(self.tools_executed, 'call')} executed{errors}")
         label = "placed"
         total = sum(self.placements.values())
         for reason, number in sorted(self.placements.items(), key=lambda pair: (-pair[1], pair[0])):
             share = f"{percent(number, total):>4}"
-            yield _row(label, f"{count(number):>7} {share}  {reason:<17}{WHY.get(reason, '')}".rstrip())
+            yield _row(label, f"{count(number):>9} {share}  {reason:<17}{WHY.get(reason, '')}".rstrip())
             label = ""
         conns = self.connections
         yield _row("connections", f"{conns.opened} opened, {conns.lost} lost, {conns.rotated} rotated")
         label = "tried again"
         for reason, number in sorted(self.retries.items(), key=lambda pair: (-pair[1], pair[0])):
-            yield _row(label, f"{count(number):>7}  {reason}")
+            yield _row(label, f"{count(number):>9}  {reason}")
             label = ""
         for name, summary in (("first event", self.first_event), ("turn", self.turn)):
             if summary.count:
@@ -145,18 +149,14 @@ class FleetReport:
         if self.results_file:
             yield _row("results", self.results_file)
 
-    def _outcomes(self) -> str:
+    def _others(self) -> str:
         runs = self.runs
-        parts = [f"{count(runs.completed)} completed"]
-        for number, word in (
-            (runs.failed, "failed"),
+        named = (
             (runs.cancelled, "cancelled"),
             (runs.skipped, "done before"),
             (runs.not_started, "not started"),
-        ):
-            if number:
-                parts.append(f"{count(number)} {word}")
-        return ", ".join(parts)
+        )
+        return ", ".join(f"{count(number)} {words}" for number, words in named if number)
 
     def _usage(self) -> str:
         usage = self.usage
