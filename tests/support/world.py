@@ -20,6 +20,7 @@ from scheduler.conversation import Conversation, OnEvent
 from scheduler.scheduler import Scheduler, open_scheduler
 from scheduler.settings import SchedulerSettings
 from scheduler.turns import Turn, TurnRequest
+from tests.support.scripted import ScriptedServer
 
 TOOL: Mapping[str, Any] = {
     "type": "function",
@@ -38,9 +39,9 @@ def asking(script: str = "", **options: Any) -> TurnRequest:
 
 @define(eq=False)
 class Network:
-    """Carries dials to an emulator, each over a pair of memory streams."""
+    """Carries dials to a server, each over a pair of memory streams."""
 
-    emulator: Emulator
+    server: Emulator | ScriptedServer
     nursery: trio.Nursery
     down_until: float = field(default=-1.0, init=False)  # until then nobody answers
     dials: list[float] = field(factory=list, init=False)  # when
@@ -54,7 +55,7 @@ class Network:
             raise DialFailed("nobody answers")
         client, server = trio.testing.memory_stream_pair()
         self.servers.append(server)
-        self.nursery.start_soon(self.emulator.handle, server)
+        self.nursery.start_soon(self.server.handle, server)
         return client
 
     async def cut(self) -> None:
@@ -79,7 +80,8 @@ class World:
     @property
     def emulator(self) -> Emulator:
         """The server."""
-        return self.network.emulator
+        assert isinstance(self.network.server, Emulator)
+        return self.network.server
 
     def assert_quiet(self) -> None:
         """Nothing is leased and nobody waits."""
@@ -90,20 +92,22 @@ class World:
 @asynccontextmanager
 async def world(
     *,
-    server: EmulatorSettings | None = None,
+    server: EmulatorSettings | ScriptedServer | None = None,
     lanes: Lanes | None = None,
     pool: PoolSettings | None = None,
     settings: SchedulerSettings | None = None,
     seed: int = 1,
     **endpoint: Any,
 ) -> AsyncIterator[World]:
-    """Open a scheduler on an emulator of its own."""
-    server = server or EmulatorSettings()
-    point = Endpoint.emulator("http://emulator/v1", lanes=lanes or server.lanes)
-    point = point.with_(max_age=server.max_age, **endpoint)
-    pool = pool or PoolSettings()
+    """Open a scheduler on a server of its own, an emulator or a scripted one."""
+    serving = server if isinstance(server, ScriptedServer) else Emulator(server or EmulatorSettings())
+    point = Endpoint.emulator("http://server/v1", lanes=lanes)
+    if isinstance(serving, Emulator):
+        point = point.with_(lanes=lanes or serving.settings.lanes, max_age=serving.settings.max_age)
+    point = point.with_(**endpoint)
+    pool = pool or PoolSettings(min_idle=0)
     async with trio.open_nursery() as nursery:
-        network = Network(Emulator(server), nursery)
+        network = Network(serving, nursery)
         dialer = Dialer(point, pool, network.connect)
         async with open_scheduler(
             point, pool_settings=pool, settings=settings, dial=dialer, rng=random.Random(seed)
