@@ -21,7 +21,7 @@ from pool.emulator.sealed import seal, unseal
 from pool.wire.codec import to_json
 
 _KNOWN = frozenset({"message", "function_call", "function_call_output"})
-_READ_AT_MOST = 65536  # characters of one tool output or message that the model looks at
+_READ_AT_MOST = 4096  # characters of one tool output or message that the model looks at, and a parent keeps
 
 
 def _empty_hash() -> Any:

@@ -51,9 +51,9 @@ class ConnectionMemory:
 class Store:
     """Responses made with `store`, for every connection and over HTTP; the oldest give way."""
 
-    parents: int = 100_000  # contexts are small
+    parents: int = 10_000  # contexts are small
     bodies: int = 2_000  # whole responses, for retrieval
-    items: int = 100_000  # ids of output items, which may be referred to
+    items: int = 10_000  # ids of output items, which may be referred to
     _parents: dict[str, Remembered] = field(init=False, factory=dict)
     _bodies: dict[str, Mapping[str, Any]] = field(init=False, factory=dict)
     _items: dict[str, Mapping[str, Any]] = field(init=False, factory=dict)

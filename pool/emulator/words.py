@@ -15,7 +15,6 @@ _TOKEN = re.compile(r"[\w./~-]{2,200}")
 _PLACE = re.compile(r"path|file|folder|dir|source|target|location|url|uri|root", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{3,40}")
 _AT_MOST = 400  # candidates; more would not make the choice better
-_READ = 16384  # characters
 
 
 @define(eq=False)
@@ -41,7 +40,7 @@ class Words:
 def _places(context: Context) -> list[str]:
     """Path-like words: from the latest listing, else from the tool outputs, else from the user's message."""
     for text in (context.listing, *reversed(context.tool_texts), context.user_text):
-        found = [word for token in _TOKEN.findall(text[:_READ]) if (word := token.rstrip(".,:;-"))]
+        found = [word for token in _TOKEN.findall(text) if (word := token.rstrip(".,:;-"))]
         # In a listing every line is a name; elsewhere only what looks like a path is.
         listed = text is context.listing and text != ""
         places = [word for word in found if listed or ("/" in word.strip("/") or "." in word.strip("."))]
@@ -52,7 +51,7 @@ def _places(context: Context) -> list[str]:
 
 def _plain(context: Context) -> list[str]:
     for text in (*reversed(context.tool_texts), context.user_text):
-        found = _WORD.findall(text[:_READ])
+        found = _WORD.findall(text)
         if found:
             return list(found[:_AT_MOST])
     return []

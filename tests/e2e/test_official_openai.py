@@ -103,6 +103,37 @@ def test_streamed_events_are_valid(client: OpenAI, knobs: str) -> None:
         assert sum(event["type"] == "response.function_call_arguments.delta" for event in events) == 40
 
 
+@pytest.mark.parametrize(
+    ("fields", "last"),
+    [
+        ({"max_output_tokens": 16}, "response.incomplete"),
+        ({"metadata": {"emulator": "fault=failed,at=9"}}, "response.failed"),
+        ({"metadata": {"emulator": "fault=empty"}}, "response.completed"),
+        ({"context_management": [{"type": "compaction", "compact_threshold": 16}]}, "response.completed"),
+    ],
+    ids=["incomplete", "failed", "empty", "compaction"],
+)
+def test_unusual_endings_are_valid_too(client: OpenAI, fields: Any, last: str) -> None:
+    items: Any = [{"role": "user", "content": "one " * 30}, {"role": "user", "content": "two " * 30}]
+    stream: Any = client.responses.create(model="gpt-6-astra", input=items, stream=True, **fields)
+    events = [validated(event, http=True) for event in stream]
+    assert events[-1]["type"] == last
+    if "context_management" in fields:
+        assert [item["type"] for item in events[-1]["response"]["output"]] == ["compaction", "message"]
+
+
+def test_the_synchronous_connection(client: OpenAI) -> None:
+    with client.responses.connect() as connection:
+        for fault, last in (("rate_limit,retry_after=2", "error"), ("failed,at=6", "response.failed")):
+            knobs = {"emulator": f"fault={fault}"}
+            connection.response.create(model="gpt-6-astra", input="hello", stream_id="a", metadata=knobs)
+            events = [validated(connection.recv())]
+            while events[-1]["type"] not in ("error", "response.failed"):
+                events.append(validated(connection.recv()))
+            assert events[-1]["type"] == last
+            assert {event["stream_id"] for event in events} == {"a"}
+
+
 def test_the_streaming_helper_and_structured_output(client: OpenAI) -> None:
     schema = {
         "type": "object",

@@ -165,3 +165,21 @@ async def test_an_hour_of_tool_turns_takes_no_time(autojump_clock: MockClock) ->
     assert said(done).endswith(context_digest(transcript))
     assert emulator.stats.deltas == 50
     assert autojump_clock.current_time() == pytest.approx(51 * 60)
+
+
+REQUIRED_BY_OPEN_RESPONSES = """
+id object created_at completed_at status incomplete_details model previous_response_id instructions output error tools
+tool_choice truncation parallel_tool_calls text top_p presence_penalty frequency_penalty top_logprobs temperature
+reasoning user usage max_output_tokens max_tool_calls store background service_tier metadata safety_identifier
+prompt_cache_key
+"""
+
+
+def test_every_required_field_is_there() -> None:
+    turn = turn_of(tools=[TOOL])
+    for step in turn.events():
+        if "response" in step.event:
+            assert set(REQUIRED_BY_OPEN_RESPONSES.split()) <= set(step.event["response"])
+    call = turn.output[0]
+    assert {"type", "id", "call_id", "name", "arguments", "status"} <= set(call)
+    assert {"type", "name", "description", "parameters", "strict"} <= set(turn.base["tools"][0])
