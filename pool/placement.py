@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from pool.ledger import Shelf
@@ -15,8 +16,11 @@ class Placement(Protocol):
         """Return a lane to take without hesitation, or None."""
         ...
 
-    def instead(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
-        """Return a lane to take because the pool cannot grow right now, or None to wait."""
+    def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
+        """Return a lane to take because the pool cannot grow right now, or when to look again.
+
+        Any change of capacity looks again sooner, so `math.inf` says: not before something changes.
+        """
         ...
 
 
@@ -35,7 +39,7 @@ class Ladder:
                     return lane
         return next(reversed(shelf.free), None)
 
-    def instead(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
+    def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
         """Return the lane that was idle longest."""
         # By its age: the shelf's order forgets it when a connection was at its limit, its lanes off the shelf.
-        return min(shelf.held, key=lambda lane: lane.since, default=None)
+        return min(shelf.held, key=lambda lane: lane.since, default=math.inf)

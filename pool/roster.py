@@ -38,6 +38,9 @@ from pool.slots import Close, Command, Conn, ConnState, Dial, Grant, Hold, Lane,
 
 # At most these shares of a connection's life go to the reserve and the jitter, so that short caps leave a life.
 RESERVE_SHARE, JITTER_SHARE = 0.25, 0.1
+TOLD_TO_WAIT = (
+    16  # waiters in one pass; those behind them are not asked for, so that a long line costs nothing
+)
 
 
 @define(eq=False, kw_only=True)
@@ -298,11 +301,16 @@ class Roster:
         """Serve, in order, those who cannot expect a fresh connection soon; return how many go on waiting."""
         shelf, patience = self.ledger.shelf, self.settings.dial_patience
         soon = [conn.since + patience for conn in self.ledger.dialing if now < conn.since + patience]
-        hurried = self._unpinned - len(soon) * self.lanes.in_flight
+        hurried, told = self._unpinned - len(soon) * self.lanes.in_flight, 0
         for waiter in tuple(self.waiters) if hurried > 0 and shelf else ():
             if waiter not in self._pinned:
-                lane = self.placement.instead(shelf, waiter)
-                if lane is not None:
+                lane = self.placement.instead(shelf, waiter, now=now)
+                if not isinstance(lane, Lane):
+                    self._wake_at = min(self._wake_at, lane)
+                    told += 1
+                    if told == TOLD_TO_WAIT:
+                        break
+                else:
                     commands.append(self._grant(waiter, lane, now))
                     hurried -= 1
                     if not (hurried > 0 and shelf):

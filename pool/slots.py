@@ -52,12 +52,16 @@ BUSY = frozenset({LaneState.LEASED, LaneState.FOULED})
 class Hold:
     """A conversation's claim on the lane that remembers it. The roster fills it in; its owner only reads.
 
-    `lost` says why the last lane is gone: stolen, rotated, lost, idle, failed or closed.
+    `lost` says why the last lane is gone: stolen, rotated, lost, idle, failed or closed. What the owner expects,
+    a placement may weigh: `worth`, the seconds that losing the lane would cost, and `gap`, the seconds between two
+    of its turns.
     """
 
     name: str = ""
     lane: Lane | None = field(default=None, init=False, repr=False)
     lost: str | None = field(default=None, init=False)
+    worth: float = field(default=0.0, init=False)
+    gap: float = field(default=0.0, init=False)
 
 
 @define(eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from pool.errors import ConnectionLost, PoolClosed, PoolSaturated
@@ -353,8 +355,8 @@ def test_another_placement_may_leave_some_waiting() -> None:
     class Strict(Ladder):
         """Takes from nobody whose name is not on the list."""
 
-        def instead(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
-            return super().instead(shelf, waiter) if waiter.holder == "chief" else None
+        def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
+            return super().instead(shelf, waiter, now=now) if waiter.holder == "chief" else math.inf
 
     desk_ = desk(max_connections=1)
     desk_.roster.placement = Strict()

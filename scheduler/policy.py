@@ -1,0 +1,70 @@
+"""Which conversation gives up its lane when lanes are scarce: placement by expected cost. Pure.
+
+Theory of operation
+    As long as there is a free lane, or the pool can grow, nobody gives up anything (`Ladder.first`). When it
+    cannot, a waiter could take an idle lane on which another conversation is hot. That costs its owner a replay,
+    `worth` seconds of lane time (times the chance that it comes back at all), and gains the time that the lane
+    would have stood idle until then. So of the idle lanes the best victim has the largest gain over damage, and
+    it is taken
+
+        at once     if the gain is larger: the fleet loses more by an idle lane than by a replay;
+        later       if not, once the waiter has waited as long as the damage would be. Whatever the estimates are
+                    worth, it then waits at most that long and costs at most that much (the ski rental argument),
+                    and a waiter whose turn never comes is not possible.
+
+    The time a conversation stays away is guessed from its own average gap: up to it, what is left of it; beyond
+    it, half as long again as it has been away already, and ever less likely to come back.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+from pool.ledger import Shelf
+from pool.placement import Ladder
+from pool.slots import Hold, Lane, Waiter
+
+CANDIDATES = (
+    64  # idle lanes looked at, the least recently used first: a decision costs the same in a pool of any size
+)
+SOON = 1e-3  # s, the least time between two looks
+LONG = 4.0  # gaps; who has been away longer may have gone for good
+
+
+def stays_away(gap: float, idle: float) -> float:
+    """Return how many more seconds a conversation is expected to stay away that has been away for `idle`."""
+    return max(gap - idle, idle / 2)
+
+
+def returns(gap: float, idle: float) -> float:
+    """Return the chance that it comes back."""
+    return 1.0 if idle <= LONG * gap else LONG * gap / idle
+
+
+def damage(hold: Hold, idle: float) -> float:
+    """Return the seconds that taking its lane is expected to cost a conversation."""
+    return returns(hold.gap, idle) * hold.worth
+
+
+class ByCost(Ladder):
+    """Own lane, free lane, growth; then the lane whose loss costs least against what it gains, now or soon."""
+
+    def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
+        """Return the best victim's lane, or when the waiter will have waited long enough for it."""
+        best: Lane | None = None
+        best_gain, least_damage = -math.inf, math.inf
+        for lane in islice(shelf.held, CANDIDATES):
+            hold = lane.hold
+            assert hold is not None
+            idle = now - lane.since
+            cost = damage(hold, idle)
+            gain = stays_away(hold.gap, idle) - cost
+            if gain > best_gain:
+                best, best_gain = lane, gain
+            least_damage = min(least_damage, cost)
+        if best is None:
+            return math.inf
+        if best_gain > 0 or now - waiter.since >= least_damage:
+            return best
+        return max(waiter.since + least_damage, now + SOON)
