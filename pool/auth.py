@@ -146,8 +146,17 @@ class KeyFromCallable:
 
     async def key(self) -> Secret | None:
         """Call the function and return what it gives."""
-        result = self.function()
-        text = await result if inspect.isawaitable(result) else result
+        try:
+            result = self.function()
+            text = await result if inspect.isawaitable(result) else result
+        except Exception as error:
+            # A token service that is down must cost this dial, not the pool. The message may hold the token.
+            remedy = f"the key function raised {type(error).__name__}; see to it, the dial is tried again"
+            raise SettingsError("key", "(none)", remedy) from error
+        if not isinstance(text, str):
+            raise SettingsError(
+                "key", "(none)", f"the key function returned {type(text).__name__}; it must return a string"
+            )
         return checked_key(text, source="the key function")
 
     def check(self) -> None:

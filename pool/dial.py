@@ -1,7 +1,7 @@
 """Open a WebSocket: a transport, and the upgrade on it. The only importer of trio_websocket on the client's side.
 
 Theory of operation
-    `Dialer.run(use)` opens one connection, calls `use(wire)`, and closes it: the nursery that the WebSocket
+    `dialer(use)` opens one connection, calls `use(wire)`, and closes it: the nursery that the WebSocket
     library needs lives and dies inside this one call, in the connection's own task, so that a refused upgrade
     or a broken socket can never reach a neighbour. Whatever goes wrong before `use` is a `DialFailed`.
 """
@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 import trio
 import trio_websocket
 from attrs import define, field
+from wsproto.utilities import LocalProtocolError
 
 from pool.errors import DialFailed, SettingsError
 from pool.retry_after import seconds
-from pool.settings import Endpoint, PoolSettings
-from pool.transport import READ_SIZE, Transport, without_query
+from pool.settings import Endpoint, PoolSettings, without_query
+from pool.transport import READ_SIZE, Transport
 
 QUEUE = 64  # messages; our reader never lets it fill for long
 HOPELESS = frozenset({400, 401, 404, 405, 410, 426})  # trying the same upgrade again cannot help
@@ -75,14 +76,18 @@ class Dial(Protocol):
         ...
 
 
+Connect = Callable[[], Awaitable[trio.abc.Stream]]
+
+
 class _HandshakeLost(Exception):
-    """The peer went away before the upgrade was through."""
+    """The peer went away, or spoke nonsense, before the upgrade was through."""
 
 
 class _Metered(trio.abc.Stream):
     """The transport, counting bytes and noting when the last ones came in.
 
-    Until the upgrade is through it raises when the peer goes away: the library would wait for ever.
+    Until the upgrade is through it raises when the connection ends: the library would wait for ever. A send that
+    is interrupted leaves half a frame behind, so it takes the transport with it.
     """
 
     def __init__(self, transport: trio.abc.Stream) -> None:
@@ -98,7 +103,7 @@ class _Metered(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             if self.upgraded:
                 raise
-            data = b""
+            raise _HandshakeLost from None
         if not data and not self.upgraded:
             raise _HandshakeLost
         self.bytes_in += len(data)
@@ -106,7 +111,15 @@ class _Metered(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._transport.send_all(data)
+        try:
+            await self._transport.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            if self.upgraded:
+                raise
+            raise _HandshakeLost from None
+        except trio.Cancelled:
+            await trio.aclose_forcefully(self._transport)
+            raise
         self.bytes_out += len(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -114,6 +127,12 @@ class _Metered(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+        if not self.upgraded:  # the library closes a stream on which it cannot understand the answer
+            raise _HandshakeLost
+
+    async def abandon(self) -> None:
+        """Close at once, without a farewell."""
+        await trio.aclose_forcefully(self._transport)
 
 
 class _WebSocketWire:
@@ -146,18 +165,19 @@ class _WebSocketWire:
     async def send(self, text: str) -> None:
         try:
             await self._socket.send_message(text)
-        except trio_websocket.ConnectionClosed as closed:
+        except (trio_websocket.ConnectionClosed, LocalProtocolError) as closed:
             raise _closed(closed) from None
 
     async def ping(self) -> None:
         try:
             await self._socket.ping()
-        except trio_websocket.ConnectionClosed as closed:
+        except (trio_websocket.ConnectionClosed, LocalProtocolError) as closed:
             raise _closed(closed) from None
 
 
-def _closed(error: trio_websocket.ConnectionClosed) -> WireClosed:
-    reason = error.reason
+def _closed(error: trio_websocket.ConnectionClosed | LocalProtocolError) -> WireClosed:
+    # The library has no state for a close that is under way: wsproto, below it, refuses to send then.
+    reason = None if isinstance(error, LocalProtocolError) else error.reason
     return WireClosed(1006, None) if reason is None else WireClosed(reason.code, reason.reason)
 
 
@@ -209,9 +229,13 @@ class Dialer:
             rejected = _only(group)
         except* _HandshakeLost:
             pass
+        except* LocalProtocolError:
+            # wsproto's answer to a pong that the library sends while a close is under way; closed it is, then.
+            if not metered.upgraded:
+                raise
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self.settings.close_grace):
-                await trio.aclose_forcefully(metered)
+                await metered.abandon()
         if rejected is not None:
             raise self._refused(rejected)
         if not metered.upgraded:
@@ -219,7 +243,7 @@ class Dialer:
             what = (
                 f"no upgrade within {self.settings.dial_timeout:g} s"
                 if late
-                else "it closed during the upgrade"
+                else "it closed during the upgrade, or its answer is not HTTP"
             )
             raise DialFailed(f"cannot open {self._where}: {what}")
 
@@ -236,13 +260,16 @@ class Dialer:
 
     async def _headers(self) -> list[tuple[bytes, bytes]]:
         headers = dict(self.endpoint.headers)
+        given = {name.lower() for name in headers}
         try:
             key = await self.endpoint.auth.key()
         except SettingsError as error:
-            raise DialFailed(f"no key for {self._where}: {error}", hopeless=True) from None
-        if key is not None:
-            headers.setdefault("Authorization", f"Bearer {key.reveal()}")
-        headers.setdefault("User-Agent", "warmline")
+            # With a cause it is the user's own key function that raised: it may work the next time.
+            raise DialFailed(f"no key for {self._where}: {error}", hopeless=error.__cause__ is None) from None
+        if key is not None and "authorization" not in given:
+            headers["Authorization"] = f"Bearer {key.reveal()}"
+        if "user-agent" not in given:
+            headers["User-Agent"] = "warmline"
         return [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
 
     def _refused(self, rejected: trio_websocket.ConnectionRejected) -> DialFailed:

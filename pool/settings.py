@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from attrs import Attribute, evolve, field, frozen
 
@@ -12,6 +14,8 @@ from pool.auth import Auth, NoAuth, Secret, auth_from
 from pool.errors import SettingsError
 
 MIB = 1024 * 1024
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_ONE_LINE = re.compile(r"(?!\s)[^\x00-\x08\x0a-\x1f\x7f]*(?<!\s)")
 KeyLike = str | Secret | Auth | Callable[[], str | Awaitable[str]] | None
 
 
@@ -29,6 +33,11 @@ def above(low: float) -> Callable[[Any, Attribute[Any], Any], None]:
             raise SettingsError(attribute.name, value, f"must be a number above {low:g}")
 
     return check
+
+
+def finite(_instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if math.isinf(value):
+        raise SettingsError(attribute.name, value, "must be finite")
 
 
 def whole(low: int) -> Callable[[Any, Attribute[Any], Any], None]:
@@ -82,7 +91,7 @@ class Endpoint:
     """
 
     name: str
-    url: str = field()  # ws:// or wss://
+    url: str = field(repr=lambda url: repr(without_query(url)))  # ws:// or wss://
     auth: Auth = field(factory=NoAuth)
     headers: Mapping[str, str] = field(factory=dict, repr=False)  # may carry a secret of the user's
     max_age: float = field(default=3600.0, validator=above(0))  # the server's cap on a connection's life
@@ -94,9 +103,9 @@ class Endpoint:
 
     @url.validator
     def _check_url(self, _attribute: Attribute[str], value: str) -> None:
-        parts = urlsplit(value)
+        parts = _split(value)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise SettingsError("url", value, "must look like wss://host/v1/responses")
+            raise SettingsError("url", _shown(value), "must look like wss://host/v1/responses")
         if parts.username or parts.password:
             raise SettingsError(
                 "url", "(hidden)", "must not hold a user name or password; give the key as `key`"
@@ -104,12 +113,16 @@ class Endpoint:
         try:
             _ = parts.port
         except ValueError:
-            raise SettingsError("url", value, "has a port that is not a number from 0 to 65535") from None
+            raise SettingsError(
+                "url", _shown(value), "has a port that is not a number from 0 to 65535"
+            ) from None
 
     @headers.validator
     def _check_headers(self, _attribute: Attribute[Mapping[str, str]], value: Mapping[str, str]) -> None:
         for name, content in value.items():
-            if not name.isascii() or any(mark in name + content for mark in "\r\n\0"):
+            if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+                raise SettingsError("headers", name, "a header's name must be letters, digits and hyphens")
+            if not isinstance(content, str) or not _ONE_LINE.fullmatch(content):
                 raise SettingsError(f"headers[{name!r}]", "(hidden)", "must be one line of text")
 
     def with_(self, **changes: Any) -> Endpoint:
@@ -192,7 +205,9 @@ class PoolSettings:
         default=15.0, validator=above(0)
     )  # TCP, proxy, TLS and upgrade together (Codex: 15)
     dial_concurrency: int = field(default=8, validator=whole(1))
-    dial_rate: float = field(default=20.0, validator=above(0))  # a second, sustained; adapts downwards
+    dial_rate: float = field(
+        default=20.0, validator=[above(0), finite]
+    )  # a second, sustained; adapts downwards
     dial_burst: int = field(default=32, validator=whole(1))
     dial_attempts: int = field(default=4, validator=whole(1))  # failures in a row before waiters are told
     # A waiter that could have an idle lane of somebody else's conversation waits this long for a fresh one.
@@ -248,12 +263,36 @@ class PoolSettings:
         return evolve(self, **changes)
 
 
+def _split(url: object) -> SplitResult:
+    """Split a URL as it is sent: one that would have to be encoded first is refused."""
+    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+        remedy = "must be a URL in ASCII without spaces; percent-encode the rest"
+        raise SettingsError("url", _shown(url), remedy)
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        remedy = f"must look like wss://host/v1/responses ({error})"
+        raise SettingsError("url", _shown(url), remedy) from None
+
+
+def _shown(url: object) -> object:
+    """Return a URL as an error may show it: a password or a token in its query stays out of sight."""
+    if not isinstance(url, str):
+        return url
+    return "(hidden)" if "@" in url else without_query(url)
+
+
+def without_query(url: str) -> str:
+    """Return a URL as it may be shown: a query could hold a token."""
+    return url.partition("?")[0]
+
+
 def _both_urls(url: str) -> tuple[str, str]:
     """Return the socket URL and the HTTP base URL that belong to either of them."""
-    parts = urlsplit(url if "://" in url else f"wss://{url}")
+    parts = _split(f"wss://{url}" if isinstance(url, str) and "://" not in url else url)
     schemes = {"http": "ws", "ws": "ws", "https": "wss", "wss": "wss"}
     if parts.scheme not in schemes or not parts.hostname:
-        raise SettingsError("url", url, "must look like https://host/v1 or wss://host/v1/responses")
+        raise SettingsError("url", _shown(url), "must look like https://host/v1 or wss://host/v1/responses")
     path = parts.path.rstrip("/")
     base = path.removesuffix("/responses") if path else "/v1"
     scheme = schemes[parts.scheme]

@@ -14,20 +14,16 @@ import trio
 from attrs import define, field
 
 from pool.errors import DialFailed
+from pool.settings import without_query
 
 READ_SIZE = 64 * 1024
-
-
-def without_query(url: str) -> str:
-    """Return a URL as it may be shown: a query could hold a token."""
-    return url.partition("?")[0]
 
 
 @define(eq=False)
 class Transport:
     """Connects to the host of a ws:// or wss:// URL. Builds its TLS context once: it takes milliseconds."""
 
-    url: str
+    url: str = field(repr=lambda url: repr(without_query(url)))
     ca_file: str | None = None
     use_proxy: bool = True
     _context: ssl.SSLContext | None = field(default=None, init=False)
@@ -42,13 +38,10 @@ class Transport:
         secure = parts.scheme == "wss"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         proxy = proxy_for(host, port, secure=secure) if self.use_proxy else None
-        try:
-            if proxy is None:
-                stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)  # sets TCP_NODELAY
-            else:
-                stream = await _through_proxy(proxy, host, port)
-        except OSError as error:
-            raise DialFailed(f"cannot reach {without_query(self.url)}: {_reason(error)}") from None
+        if proxy is None:
+            stream: trio.abc.Stream = await _connect(host, port, without_query(self.url))
+        else:
+            stream = await _through_proxy(proxy, host, port)
         return await self._secured(stream, host) if secure else stream
 
     async def _secured(self, stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
@@ -68,6 +61,15 @@ class Transport:
             await trio.aclose_forcefully(stream)
             raise
         return tls
+
+
+async def _connect(host: str, port: int, what: str) -> trio.SocketStream:
+    try:
+        return await trio.open_tcp_stream(host, port)  # sets TCP_NODELAY
+    except OSError as error:
+        raise DialFailed(f"cannot reach {what}: {_reason(error)}") from None
+    except UnicodeError:  # what Python says of a label over 63 characters, before it asks anybody
+        raise DialFailed(f"cannot reach {what}: {host!r} is no host name", hopeless=True) from None
 
 
 def _reason(error: OSError) -> str:
@@ -102,21 +104,33 @@ def proxy_for(host: str, port: int, *, secure: bool) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-async def _through_proxy(proxy: str, host: str, port: int) -> trio.abc.Stream:
+def _proxy_address(proxy: str) -> tuple[str, int, str | None]:
+    """Return host, port and the Basic credentials of a proxy's URL."""
     parts = urlsplit(proxy)
+    try:
+        port = parts.port or 80
+    except ValueError:
+        raise DialFailed("the proxy's port is not a number; use http://host:port", hopeless=True) from None
     if parts.scheme != "http" or not parts.hostname:
         raise DialFailed(
             f"proxy scheme {parts.scheme!r} is not supported; use http://host:port", hopeless=True
         )
-    stream = await trio.open_tcp_stream(parts.hostname, parts.port or 80)
+    if parts.username is None:
+        return parts.hostname, port, None
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return parts.hostname, port, base64.b64encode(pair.encode()).decode()
+
+
+async def _through_proxy(proxy: str, host: str, port: int) -> trio.abc.Stream:
+    proxy_host, proxy_port, credentials = _proxy_address(proxy)
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    stream = await _connect(proxy_host, proxy_port, f"the proxy {proxy_host}:{proxy_port}")
     try:
-        headers = [("Host", f"{host}:{port}")]
-        if parts.username is not None:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            headers.append(("Proxy-Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}"))
+        headers = [("Host", target)]
+        if credentials is not None:
+            headers.append(("Proxy-Authorization", f"Basic {credentials}"))
         http = h11.Connection(h11.CLIENT)
-        request = h11.Request(method="CONNECT", target=f"{host}:{port}", headers=headers)
-        await stream.send_all(http.send(request))
+        await stream.send_all(http.send(h11.Request(method="CONNECT", target=target, headers=headers)))
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
@@ -124,14 +138,13 @@ async def _through_proxy(proxy: str, host: str, port: int) -> trio.abc.Stream:
             elif isinstance(event, h11.Response):
                 break
             elif not isinstance(event, h11.InformationalResponse):
-                raise DialFailed(f"the proxy {parts.hostname} closed the connection")
+                raise DialFailed(f"the proxy {proxy_host} closed the connection")
         if not 200 <= event.status_code < 300:
-            raise DialFailed(
-                f"the proxy {parts.hostname} answered HTTP {event.status_code} to CONNECT {host}:{port}"
-            )
+            message = f"the proxy {proxy_host} answered HTTP {event.status_code} to CONNECT {target}"
+            raise DialFailed(message, hopeless=event.status_code == 407)
     except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
         await trio.aclose_forcefully(stream)
-        raise DialFailed(f"the proxy {parts.hostname} does not speak HTTP: {error}") from None
+        raise DialFailed(f"the proxy {proxy_host} does not speak HTTP: {error}") from None
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
