@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 from attrs import field, frozen
 from hdrh.histogram import HdrHistogram
 
@@ -20,12 +22,26 @@ class Summary:
     @classmethod
     def of(cls, histogram: HdrHistogram) -> Summary:
         """Summarise a histogram of whole microseconds."""
-        if not histogram.get_total_count():
+        total = histogram.get_total_count()
+        if not total:
             return cls()
-        p50, p90, p99 = (histogram.get_value_at_percentile(p) / 1e6 for p in (50.0, 90.0, 99.0))
+        # One pass over a plain list: the library's own methods walk 23,000 ctypes numbers for each percentile,
+        # in tens of milliseconds, and this is asked for while the event loop waits.
+        counts: list[int] = histogram.counts[: histogram.counts_len]
+        targets = [histogram.get_target_count_at_percentile(percentile) for percentile in (50.0, 90.0, 99.0)]
+        found: list[float] = []
+        reached = weighted = 0
+        for index in compress(range(len(counts)), counts):
+            low = histogram.get_value_from_index(index)
+            high = histogram.get_highest_equivalent_value(low)
+            reached += counts[index]
+            weighted += counts[index] * ((low + high + 1) // 2)
+            while len(found) < len(targets) and reached >= targets[len(found)]:
+                found.append(high / 1e6)
+        p50, p90, p99 = found
         return cls(
-            count=histogram.get_total_count(),
-            mean=histogram.get_mean_value() / 1e6,
+            count=total,
+            mean=weighted / total / 1e6,
             p50=p50,
             p90=p90,
             p99=p99,
