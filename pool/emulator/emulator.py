@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from functools import partial
@@ -80,8 +81,13 @@ class Emulator:
     async def _converse(self, stream: trio.abc.Stream, number: int, faults: tuple[Fault, ...]) -> None:
         http = HttpConnection(self.service, stream)
         head = await http.next_head(self.settings.head_timeout)
+        refusal = next((fault for fault in faults if fault.kind is Kind.REFUSE), None)
+        hang = next((fault for fault in faults if fault.kind is Kind.HANG), None)
         while head is not None:
-            refusal = next((fault for fault in faults if fault.kind is Kind.REFUSE), None)
+            if hang is not None:
+                with trio.move_on_after(math.inf if hang.seconds is None else hang.seconds):
+                    await http.until_gone()
+                return
             if head.upgrade:
                 await self._upgrade(http, head, number, faults, refusal)
                 return

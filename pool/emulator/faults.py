@@ -20,6 +20,8 @@ class Kind(Enum):
     """What goes wrong."""
 
     REFUSE = "refuse"  # the upgrade (or the HTTP request) is refused with `status`
+    HANG = "hang"  # the upgrade is not answered, for `seconds`; then the connection ends
+    DEAF = "deaf"  # from `after` seconds on nothing that comes in is heard, not even a ping
     LIMIT_IDLE = "limit_idle"  # the connection limit comes `after` seconds, unasked, then the close
     LIMIT_CREATE = "limit_create"  # the connection limit is the answer to a create, then the close
     LIMIT_MID = "limit_mid"  # the connection limit comes at event `at` of a response, then the close
@@ -34,7 +36,7 @@ class Kind(Enum):
     HUGE = "huge"  # the answer is `bytes` long
 
 
-CONNECTION_KINDS = frozenset({Kind.REFUSE, Kind.LIMIT_IDLE})
+CONNECTION_KINDS = frozenset({Kind.REFUSE, Kind.HANG, Kind.DEAF, Kind.LIMIT_IDLE})
 _HOW = ("close", "abrupt", "midframe")
 
 

@@ -16,6 +16,7 @@ class ReplayStream(trio.abc.Stream):
     stream: trio.abc.Stream
     prefix: bytes = b""
     cut_next: bool = field(default=False, init=False)
+    deaf: bool = field(default=False, init=False)  # what comes in is thrown away
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything, or half of it and then nothing ever again."""
@@ -33,9 +34,15 @@ class ReplayStream(trio.abc.Stream):
         """Return the prefix first."""
         if self.prefix:
             await trio.lowlevel.checkpoint()
-            data, self.prefix = self.prefix[:max_bytes], b"" if max_bytes is None else self.prefix[max_bytes:]
-            return data
-        return await self.stream.receive_some(max_bytes)
+            early, self.prefix = (
+                self.prefix[:max_bytes],
+                b"" if max_bytes is None else self.prefix[max_bytes:],
+            )
+            return early
+        data = await self.stream.receive_some(max_bytes)
+        while self.deaf and data:  # only the end of the connection is still noticed
+            data = await self.stream.receive_some(max_bytes)
+        return data
 
     async def aclose(self) -> None:
         """Close the stream below."""

@@ -70,6 +70,8 @@ class SocketSession:
                 for fault in self.faults:
                     if fault.kind is Kind.LIMIT_IDLE:
                         self._nursery.start_soon(self._grow_old, fault.after)
+                    elif fault.kind is Kind.DEAF:
+                        self._nursery.start_soon(self._go_deaf, fault.after)
                 await self._read()
                 self._nursery.cancel_scope.cancel()
         finally:
@@ -282,6 +284,10 @@ class SocketSession:
         # reset the connection and throw away what the client has not read yet.
         with trio.move_on_after(self.service.settings.close_timeout, shield=True):
             await self.ws.aclose(code, reason)
+
+    async def _go_deaf(self, after: float) -> None:
+        await trio.sleep(after)
+        self.stream.deaf = True
 
     async def _grow_old(self, age: float) -> None:
         await trio.sleep(age)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 from trio_websocket import ConnectionClosed, ConnectionRejected
 
 from pool.emulator import Emulator, EmulatorSettings, context_digest
@@ -173,3 +173,31 @@ async def test_a_fault_asked_for_once_lets_the_retry_pass(autojump_clock: MockCl
         assert len((await client.until_closed())[0]) == 5
     async with connected(emulator) as client:
         assert (await client.turn(**fields))["type"] == "response.completed"
+
+
+async def test_an_upgrade_that_hangs(autojump_clock: MockClock) -> None:
+    emulator = faulty("hang,seconds=60,connection=1; hang,connection=2")
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(emulator.handle, far)
+        await near.send_all(b"GET /v1/responses HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await near.receive_some(1) == b""
+    assert autojump_clock.current_time() == pytest.approx(60)
+    with trio.move_on_after(30) as scope:
+        async with connected(emulator):
+            raise AssertionError
+    assert scope.cancelled_caught
+
+
+async def test_a_deaf_server_answers_no_ping_but_notices_the_end(autojump_clock: MockClock) -> None:
+    emulator = faulty("deaf,after=5")
+    async with connected(emulator) as client:
+        await client.ws.ping()
+        assert (await client.turn())["type"] == "response.completed"
+        await trio.sleep(6)
+        await client.send()
+        with trio.move_on_after(20) as scope:
+            await client.ws.ping()
+        assert scope.cancelled_caught
+    assert emulator.stats.responses == 1
+    assert emulator.stats.open_connections == 0
