@@ -1,0 +1,298 @@
+"""The same turn over HTTP: for messages that no socket takes, and for when a socket is the wrong tool.
+
+Theory of operation
+    A `Line` is to HTTP what a `Lease` is to the sockets: the right to one turn. It is created with a POST and read
+    as server-sent events, by whoever waits for it: there is no task and no queue, so a slow consumer slows the
+    server down through TCP, and a cancelled one closes the stream, which ends the turn on the server.
+
+    Events go through the same `Cycle` as on a lane, and a refusal becomes the `error` event that a socket would
+    have carried, so nobody above need know which way a turn went. Nothing is remembered between turns: a
+    continuation works only when the server has stored its parent.
+
+    httpcore keeps the connections and speaks HTTP/1.1 on them. They are opened by the same `Transport` as the
+    sockets, so proxies and certificates follow the same settings; therefore httpcore sees `http` even where the
+    stream that it is given is TLS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpcore2
+import trio
+from attrs import define, field
+
+from pool.answer import LOST, Answer, refusal
+from pool.errors import ConnectionLost, DialFailed, LocalProtocolError, RemoteProtocolError, SettingsError
+from pool.exchange import ACTED
+from pool.network import Network
+from pool.settings import Endpoint, PoolSettings
+from pool.sse import EventReader
+from pool.transport import Transport
+from pool.wire.codec import encode_http_body, event_of, parse
+from pool.wire.cycle import Cycle, Finished
+from pool.wire.events import STARTED, ResponseCreate, ServerEvent
+
+NAME = "http"  # what logs and placements call the connection and the lane
+TAIL = 0.1  # s, for the end of the stream after the terminal event: then the connection can be used again
+
+
+@contextlib.asynccontextmanager
+async def open_http(
+    endpoint: Endpoint,
+    settings: PoolSettings | None = None,
+    *,
+    connections: int = 64,
+    transport: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
+) -> AsyncIterator[HttpClient]:
+    """Open a client of the endpoint's HTTP side; its idle connections are closed with the block.
+
+    Args:
+        endpoint: where, with which key and headers.
+        settings: timeouts, certificates and proxies, as for the sockets.
+        connections: at a time; a turn that finds them all busy waits.
+        transport: opens a connection to the server; for tests and transports of your own.
+
+    Raises:
+        SettingsError: the endpoint has no `http_url`.
+    """
+    client = HttpClient(endpoint, settings or PoolSettings(), connections, transport)
+    try:
+        yield client
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + client.settings.close_grace):
+            await client.aclose()
+
+
+@define(eq=False, init=False)
+class HttpClient:
+    """Sends turns over HTTP. Made by `open_http`."""
+
+    endpoint: Endpoint
+    settings: PoolSettings
+    _base: str
+    _host: bytes
+    _connections: httpcore2.AsyncConnectionPool = field(repr=False)
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: PoolSettings,
+        connections: int,
+        transport: Callable[[], Awaitable[trio.abc.Stream]] | None,
+    ) -> None:
+        self.endpoint, self.settings = endpoint, settings
+        parts = urlsplit(endpoint.http_url or "")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingsError("http_url", endpoint.http_url, "must look like https://host/v1")
+        self._host = parts.netloc.encode("idna")
+        self._base = urlunsplit(("", "", parts.path.rstrip("/"), "", ""))
+        socket_url = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "/", "", ""))
+        self._connections = httpcore2.AsyncConnectionPool(
+            max_connections=connections,
+            keepalive_expiry=settings.idle_timeout,
+            network_backend=Network(
+                transport or Transport(socket_url, settings.ca_file, settings.use_proxy),
+                f"{parts.scheme}://{parts.netloc}",
+                settings.dial_timeout,
+            ),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections. What is in flight fails."""
+        await self._connections.aclose()
+
+    @contextlib.asynccontextmanager
+    async def line(self) -> AsyncIterator[Line]:
+        """Give the right to one turn; what is left of it at the end of the block is cut off."""
+        async with contextlib.AsyncExitStack() as stack:
+            line = Line(self, stack)
+            yield line
+            await line.finish()
+
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        """POST JSON, and return the status, body and headers (named in lower case) of the answer.
+
+        Raises:
+            DialFailed: no connection could be opened.
+            ConnectionLost: no whole answer came back.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            answer = await self.begin(stack, path, body, accept="application/json")
+            return answer.status, await answer.whole(), answer.headers
+
+    async def begin(self, stack: contextlib.AsyncExitStack, path: str, body: bytes, *, accept: str) -> Answer:
+        """POST JSON and return when the head of the answer is there; `stack` closes the rest. Raises like `post`."""
+        answer = Answer(self.settings.stall_timeout)
+        headers = await self._headers(accept)
+        target = httpcore2.URL(scheme=b"http", host=self._host, target=(self._base + path).encode())
+        try:
+            with trio.move_on_after(self.settings.stall_timeout):
+                response = await stack.enter_async_context(
+                    self._connections.stream(
+                        "POST",
+                        target,
+                        headers=headers,
+                        content=body,
+                        extensions={
+                            "trace": answer.trace,
+                            "timeout": {"write": self.settings.send_timeout},
+                        },
+                    )
+                )
+                body_of = await stack.enter_async_context(contextlib.aclosing(response.aiter_stream()))
+                answer.begun(response.status, response.headers, body_of)
+                return answer
+        except LOST as error:
+            raise answer.lost(error) from None
+        raise answer.lost(None)
+
+    async def _headers(self, accept: str) -> list[tuple[bytes, bytes]]:
+        where = f"{self.endpoint.name} over HTTP"
+        key = None
+        with trio.move_on_after(self.settings.dial_timeout) as timeout:
+            try:
+                key = await self.endpoint.auth.key()
+            except SettingsError as error:
+                # With a cause it is the user's own key function that raised: it may work the next time.
+                raise DialFailed(f"no key for {where}: {error}", hopeless=error.__cause__ is None) from None
+        if timeout.cancelled_caught:
+            raise DialFailed(f"no key for {where} within {self.settings.dial_timeout:g} s")
+        headers = {"user-agent": "warmline"}
+        if key is not None:
+            headers["authorization"] = f"Bearer {key.reveal()}"
+        headers |= {name.lower(): value for name, value in self.endpoint.headers.items()}
+        headers |= {"content-type": "application/json", "accept": accept, "accept-encoding": "identity"}
+        pairs = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+        return [(b"host", self._host), *pairs]
+
+
+@define(eq=False)
+class Line:
+    """The right to one turn over HTTP. Made by `HttpClient.line`; used like a `Lease`."""
+
+    _client: HttpClient
+    _stack: contextlib.AsyncExitStack
+    exchange: HttpExchange | None = field(default=None, init=False)
+
+    @property
+    def connection_name(self) -> str:
+        """The connection, as logs and statistics call it."""
+        return NAME
+
+    @property
+    def lane_name(self) -> str:
+        """The lane, as logs and statistics call it."""
+        return NAME
+
+    def remembers(self, _response_id: str | None) -> bool:
+        """Nothing is ever remembered on this side."""
+        return False
+
+    async def send(self, event: ResponseCreate, *, stream: bool = False) -> HttpExchange:
+        """Start a response. `stream` makes no difference to the server: see `HttpExchange.batch`.
+
+        Raises:
+            LocalProtocolError: this line has been used, or the request exists only on a socket (a warm-up).
+            DialFailed: no connection could be opened; nothing was sent.
+            ConnectionLost: the connection broke before an answer began.
+        """
+        if self.exchange is not None or event.generate is False:
+            raise LocalProtocolError("a line carries one turn, and HTTP has no warm-up")
+        body = encode_http_body(event, stream=True)
+        began = trio.current_time()
+        answer = await self._client.begin(self._stack, "/responses", body, accept="text/event-stream")
+        self.exchange = HttpExchange(answer, self._client.settings.max_message, began, len(body))
+        if answer.status != 200:
+            self.exchange.refuse(refusal(answer.status, await answer.whole(), answer.headers))
+        elif not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            kind = answer.headers.get("content-type")
+            raise RemoteProtocolError(f"asked for events over HTTP, was given {kind or 'no content type'}")
+        return self.exchange
+
+    async def finish(self) -> None:
+        """Read what follows the terminal event, so that the connection can carry another turn."""
+        await trio.lowlevel.checkpoint()
+        if self.exchange is not None and self.exchange.finished is not None:
+            with trio.move_on_after(TAIL):
+                await self.exchange.drain()
+
+
+@define(eq=False)
+class HttpExchange:
+    """A response that is read as it comes. Offers what `pool.exchange.Exchange` does."""
+
+    _answer: Answer
+    _limit: int
+    sent_at: float
+    size: int  # bytes of the request
+    first_event_at: float | None = field(default=None, init=False)
+    first_output_at: float | None = field(default=None, init=False)  # the first event beyond "it has started"
+    ended_at: float | None = field(default=None, init=False)
+    finished: Finished | None = field(default=None, init=False)
+    _cycle: Cycle = field(factory=Cycle, init=False)
+    _reader: EventReader = field(init=False)
+    _told: bool = field(default=False, init=False)  # a refusal has been given to the consumer as an event
+
+    def __attrs_post_init__(self) -> None:
+        self._reader = EventReader(self._limit)
+        self._cycle.send()
+
+    def refuse(self, payload: dict[str, Any]) -> None:
+        """Take the one event that says that there is no response."""
+        self._take(payload)
+
+    async def batch(self) -> list[ServerEvent]:
+        """Wait for events and return those at hand; empty after the terminal one.
+
+        Raises:
+            ConnectionLost: the stream broke before the response ended.
+            RemoteProtocolError: what came is no stream of events, or breaks the protocol.
+        """
+        if self.finished is not None and self.finished.status == "refused" and not self._told:
+            self._told = True
+            await trio.lowlevel.checkpoint()
+            return [self.finished.error] if self.finished.error is not None else []
+        events: list[ServerEvent] = []
+        while not events and self.finished is None:
+            events = [event_of(payload) for payload in await self._more()]
+        return events
+
+    async def result(self) -> Finished:
+        """Wait for the end of the response. Raises like `batch`."""
+        while self.finished is None:
+            await self._more()
+        return self.finished
+
+    async def drain(self) -> None:
+        """Read to the end of the stream, whatever is there."""
+        with contextlib.suppress(ConnectionLost):
+            while await self._answer.chunk():
+                pass
+
+    async def _more(self) -> list[dict[str, Any]]:
+        started = self.first_event_at is not None
+        chunk = await self._answer.chunk(started=started)
+        if not chunk:
+            raise ConnectionLost("the stream ended before the response did", sent=True, started=started)
+        payloads: list[dict[str, Any]] = []
+        for data in self._reader.feed(chunk):
+            if self.finished is None and data != b"[DONE]":
+                payload = parse(data)
+                self._take(payload)
+                payloads.append(payload)
+        return payloads
+
+    def _take(self, payload: dict[str, Any]) -> None:
+        now = trio.current_time()
+        if self.first_event_at is None:
+            self.first_event_at = now
+        if self.first_output_at is None and payload["type"] not in STARTED:
+            self.first_output_at = now
+        if payload["type"] in ACTED:
+            self.finished = self._cycle.receive(event_of(payload))
+            if self.finished is not None:
+                self.ended_at = now
