@@ -226,7 +226,8 @@ async def test_many_conversations_share_few_connections(autojump_clock: MockCloc
             for number, conversation in enumerate(conversations):
                 nursery.start_soon(tool_loop, conversation, asking("calls=5 parallel=2"), f"go {number}")
         assert w.scheduler.stats().turns == 120
-        assert w.scheduler.stats().retries == {}
+        # A tip whose lane was taken is remembered until the taker's response ends: that may be just too soon.
+        assert set(w.scheduler.stats().retries) <= {"previous_response_not_found"}
         assert w.pool.stats().opened == 2
         assert w.emulator.stats.most_in_flight <= 3
         w.assert_quiet()
