@@ -29,6 +29,7 @@ from collections.abc import Iterator
 
 from attrs import define, field
 
+from pool.breaker import Breaker
 from pool.errors import ConnectionLost, DialFailed, PoolClosed, PoolError, PoolSaturated
 from pool.ledger import Ledger
 from pool.pacing import Pacer
@@ -53,6 +54,7 @@ class Roster:
     placement: Placement = field(factory=Ladder)
     lanes: Lanes = field(init=False)  # of connections dialled from now on
     pacer: Pacer = field(init=False)
+    breaker: Breaker = field(init=False)
     ledger: Ledger = field(factory=Ledger, init=False)
     waiters: dict[Waiter, None] = field(factory=dict, init=False)
     _pinned: dict[Waiter, None] = field(
@@ -73,7 +75,11 @@ class Roster:
 
     def __attrs_post_init__(self) -> None:
         self.lanes = self.endpoint.lanes
-        self.pacer = Pacer(self.settings.dial_rate, self.settings.dial_burst, self.rng)
+        settings = self.settings
+        self.pacer = Pacer(settings.dial_rate, settings.dial_burst, self.rng)
+        self.breaker = Breaker(
+            settings.dial_attempts, settings.breaker_cooldown, settings.breaker_longest, self.rng
+        )
 
     def __str__(self) -> str:
         sizes = " ".join(f"{state.value}={len(conns)}" for state, conns in self.ledger.conns.items())
@@ -161,6 +167,13 @@ class Roster:
             self._drain(conn, "resized", now, commands)
         return commands + self._settle(now)
 
+    def probe(self, *, now: float) -> list[Command]:
+        """While the breaker is open: see with one dial, when its cooldown is over, whether the endpoint is back."""
+        commands: list[Command] = []
+        if not self.stopped and not self.breaker.closed:
+            self._dial(now, commands)
+        return commands
+
     def downgrade(self, *, now: float) -> list[Command]:
         """The endpoint refuses lane names: single lanes from now on."""
         commands: list[Command] = []
@@ -182,6 +195,7 @@ class Roster:
         if conn.state is ConnState.CLOSED:  # stopped or resized while the dial was under way
             return []
         self.pacer.succeeded()
+        self.breaker.succeeded()
         conn.in_flight_limit = self.lanes.in_flight
         conn.lanes = [Lane(conn, index, self.lanes.stream_id(index)) for index in range(self.lanes.count)]
         self.ledger.set_conn(conn, ConnState.OPEN, now=now)
@@ -201,10 +215,10 @@ class Roster:
         if conn.state is ConnState.CLOSED:
             return []
         self.pacer.failed(now, status=error.status, retry_after=error.retry_after)
+        self.breaker.failed(now, hopeless=error.hopeless)
         self.ledger.set_conn(conn, ConnState.CLOSED, now=now)
         commands: list[Command] = []
-        enough = error.hopeless or self.pacer.failures >= self.settings.dial_attempts
-        if enough and not self.ledger.open and not self.ledger.dialing:
+        if not self.breaker.closed and not self.ledger.open and not self.ledger.dialing:
             commands += [self._refuse(waiter, error) for waiter in tuple(self.waiters)]
         return commands + self._settle(now)
 
@@ -343,11 +357,12 @@ class Roster:
         size = len(dialing) + len(self.ledger.open)
         if size >= self.settings.max_connections + overlap or len(dialing) >= self.settings.dial_concurrency:
             return None
-        ready = self.pacer.ready_at(now)
+        ready = max(self.pacer.ready_at(now), self.breaker.ready_at(now))
         if ready > now:
             self._wake_at = min(self._wake_at, ready)
             return None
         self.pacer.take(now)
+        self.breaker.take(now)
         conn = Conn(next(self._serial))
         self.ledger.add(conn, now=now)
         commands.append(Dial(conn))
@@ -417,6 +432,8 @@ class Roster:
 
     def _end(self, conn: Conn, why: str, now: float) -> None:
         self._rotating.pop(conn, None)
+        if conn.state is ConnState.DIALING:
+            self.breaker.withdrawn()
         for lane in conn.lanes:
             self.ledger.forget(lane, why)
         self.ledger.set_conn(conn, ConnState.CLOSED, now=now)

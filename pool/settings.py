@@ -209,7 +209,10 @@ class PoolSettings:
         default=20.0, validator=[above(0), finite]
     )  # a second, sustained; adapts downwards
     dial_burst: int = field(default=32, validator=whole(1))
-    dial_attempts: int = field(default=4, validator=whole(1))  # failures in a row before waiters are told
+    # Failures in a row before waiters are told, and dialling stops but for a single probe after each cooldown.
+    dial_attempts: int = field(default=4, validator=whole(1))
+    breaker_cooldown: float = field(default=2.0, validator=above(0))  # doubles with each probe that fails
+    breaker_longest: float = field(default=30.0, validator=above(0))
     # A waiter that could have an idle lane of somebody else's conversation waits this long for a fresh one.
     dial_patience: float = field(default=1.0, validator=at_least(0))
 
