@@ -24,10 +24,11 @@ from pool.settings import PoolSettings
 from pool.slots import Conn, Lane
 from pool.wire.codec import encode, event_of, parse
 from pool.wire.cycle import Cycle, CycleState, Finished
-from pool.wire.events import ClientEvent, ErrorEvent, ResponseCreate
+from pool.wire.events import ClientEvent, ErrorEvent, ResponseCreate, ServerEvent
 from pool.wire.memory import Memory
 
-LIMIT_REACHED = "websocket_connection_limit_reached"
+AGE_LIMIT = "websocket_connection_limit_reached"
+NAME_LIMIT = "websocket_stream_limit_reached"
 FRAME_MARGIN = 16  # bytes of framing around a message
 
 
@@ -42,16 +43,20 @@ class Connection:
     on_end: Callable[[Connection], None]  # nothing more can be sent or read
     on_over: Callable[[Exchange], None]  # a response has ended, or failed
     on_expired: Callable[[Connection], None]  # the server says that the connection is too old
-    scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    on_crowded: Callable[[Connection, int], None]  # it takes only so many lane names
+    dialling: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    _reading: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     why: str | None = field(default=None, init=False)  # why we closed it; None: we did not
     memory: Memory = field(factory=Memory, init=False)
     wire: Wire | None = field(default=None, init=False)
     pinged_at: float | None = field(default=None, init=False)
     strays: int = field(default=0, init=False)
+    expired: bool = field(default=False, init=False)  # the server has said that it will close
     bytes_sent: int = field(default=0, init=False)  # once it has ended; until then ask the wire
     bytes_received: int = field(default=0, init=False)
     exchanges: dict[str | None, Exchange] = field(factory=dict, init=False)  # in flight, oldest first
     _cycles: dict[str | None, Cycle] = field(factory=dict, init=False)
+    _unnamed: set[str | None] = field(factory=set, init=False)  # lanes whose names were one too many
 
     def __repr__(self) -> str:
         state = f"in_flight={len(self.exchanges)} remembered={len(self.memory)}"
@@ -61,7 +66,11 @@ class Connection:
         """Close the connection now; what is in flight fails."""
         if self.why is None:
             self.why = why
-        self.scope.cancel()
+        if self.wire is not None:
+            # Only the reading: the library's own reader must live on to see the answer to the close frame.
+            self._reading.cancel()
+        elif not self.conn.opened_at:
+            self.dialling.cancel()
 
     async def run(self, wire: Wire) -> None:
         """Read the open connection to its end."""
@@ -69,8 +78,9 @@ class Connection:
         closed: WireClosed | None = None
         self.on_open(self)
         try:
-            while True:
-                self._take(await wire.receive())
+            with self._reading:
+                while True:
+                    self._take(await wire.receive())
         except WireClosed as end:
             closed = end
         except RemoteProtocolError as error:
@@ -89,7 +99,8 @@ class Connection:
             exchange.cycle.lose()
             error = ConnectionLost(
                 f"{self.conn} was lost in mid-turn (code {code}, {reason or 'no reason given'})",
-                sent=exchange.delivered,
+                # What an expired connection has not begun, it has refused.
+                sent=exchange.delivered and not (self.expired and exchange.first_event_at is None),
                 started=exchange.first_event_at is not None,
                 code=code,
                 reason=reason,
@@ -108,6 +119,8 @@ class Connection:
             raise RemoteProtocolError("a binary message")
         payload = parse(text)
         stream_id = payload.get("stream_id")
+        if payload["type"] == "error" and not self.expired:
+            self._notice(event_of(payload))
         exchange = self.exchanges.get(stream_id)
         if exchange is None:
             stream_id, exchange = self._unclaimed(payload)
@@ -126,12 +139,15 @@ class Connection:
             self._over(stream_id, exchange)
         self.strays += exchange.cycle.strays - strays
 
+    def _notice(self, event: ServerEvent) -> None:
+        """See whether an error ends the connection, not just a request: then it grants nothing more."""
+        if isinstance(event, ErrorEvent) and event.code == AGE_LIMIT:
+            self.expired = True
+            self.on_expired(self)
+
     def _unclaimed(self, payload: dict[str, object]) -> tuple[str | None, Exchange | None]:
         """Find whom a message without a lane of ours is meant for."""
         if payload["type"] == "error":
-            event = event_of(payload)
-            if isinstance(event, ErrorEvent) and event.code == LIMIT_REACHED:
-                self.on_expired(self)
             # Errors about the request itself may come without its lane. Requests are read in order, so the
             # oldest that has no answer yet is the one.
             for stream_id, exchange in self.exchanges.items():
@@ -144,6 +160,9 @@ class Connection:
     def _remember(self, stream_id: str | None, exchange: Exchange, finished: Finished) -> None:
         if finished.status == "refused":
             self.memory.refused(stream_id, exchange.parent)
+            if finished.error is not None and finished.error.code == NAME_LIMIT:
+                self._unnamed.add(stream_id)
+                self.on_crowded(self, len(self._cycles.keys() - self._unnamed))
         elif finished.status == "failed" or finished.response_id is None:
             self.memory.failed(stream_id)
         else:

@@ -36,6 +36,7 @@ class Exchange:
     size: int = 0  # bytes of the request
     delivered: bool = field(default=False, init=False)  # the request has left, whole
     first_event_at: float | None = field(default=None, init=False)
+    first_output_at: float | None = field(default=None, init=False)  # the first event beyond "it has started"
     ended_at: float | None = field(default=None, init=False)
     finished: Finished | None = field(default=None, init=False)
     error: PoolError | None = field(default=None, init=False)
@@ -66,6 +67,8 @@ class Exchange:
         if self.first_event_at is None:
             self.first_event_at = trio.current_time() if now is None else now
         kind = payload["type"]
+        if self.first_output_at is None and kind not in STARTED:
+            self.first_output_at = trio.current_time() if now is None else now
         event: ServerEvent | None = None
         if kind in ACTED:
             try:

@@ -21,6 +21,10 @@ class Lease:
     lane: Lane
     _connection: Connection | None
     _give_back: Callable[[Lease], None]
+    waited: float = 0.0  # s, for the lane
+    damage: float = (
+        0.0  # s, what the conversation that was hot on the lane is expected to lose; 0: nobody was
+    )
     exchange: Exchange | None = field(default=None, init=False)  # the last response started
     released: bool = field(default=False, init=False)
 

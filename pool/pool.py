@@ -77,6 +77,8 @@ async def open_pool(
             yield pool
         finally:
             pool.close()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + settings.close_grace):
+                await pool._gone()  # while the nursery lives, the close handshakes take no time
             nursery.cancel_scope.cancel()
 
 
@@ -152,9 +154,11 @@ class Pool:
         if waiter.error is not None:
             raise waiter.error
         assert waiter.lane is not None
-        record(self.recorder.wait, trio.current_time() - asked)
+        waited = trio.current_time() - asked
+        record(self.recorder.wait, waited)
         self.recorder.counts["leased"] += 1
-        return Lease(waiter.lane, self._connections.get(waiter.lane.conn), self._take_back)
+        connection = self._connections.get(waiter.lane.conn)
+        return Lease(waiter.lane, connection, self._take_back, waited, waiter.damage)
 
     def _take_back(self, lease: Lease) -> None:
         now = trio.current_time()
@@ -200,9 +204,7 @@ class Pool:
         """Grant nothing more and wait until every response in flight has ended. Cancelling only stops the wait."""
         self._apply(self._roster.stop(now=trio.current_time()))
         await trio.lowlevel.checkpoint()
-        while self._connections:
-            self._drained = trio.Event()
-            await self._drained.wait()
+        await self._gone()
 
     def close(self) -> None:
         """Close every connection now; what is in flight fails with `ConnectionLost`."""
@@ -271,11 +273,12 @@ class Pool:
             on_end=self._read_to_end,
             on_over=self._response_over,
             on_expired=self._expired,
+            on_crowded=self._crowded,
         )
         self._connections[conn] = connection
         failure: DialFailed | None = None
         try:
-            with connection.scope:
+            with connection.dialling:
                 await self._dial(connection.run)
         except DialFailed as error:
             failure = error
@@ -327,6 +330,15 @@ class Pool:
     def _expired(self, connection: Connection) -> None:
         self._apply(self._roster.retire(connection.conn, "expired", now=trio.current_time()))
 
+    def _crowded(self, connection: Connection, names: int) -> None:
+        log.warning("%s takes only %d lane names", connection.conn, names)
+        self._apply(self._roster.narrow(connection.conn, names, now=trio.current_time()))
+
+    async def _gone(self) -> None:
+        while self._connections:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
     async def _keep(self) -> None:
         """The one timer: what the roster has due, keepalive, leases held too long."""
         while True:
@@ -343,6 +355,8 @@ class Pool:
         settings = self.settings
         self._next_check = now + settings.keepalive_interval / 4 if self._connections else math.inf
         for connection in self._connections.values():
+            for exchange in connection.exchanges.values():
+                exchange.check(now, settings.stall_timeout)
             wire = connection.wire
             if wire is None or connection.pinged_at is not None:
                 continue

@@ -116,6 +116,9 @@ class Waiter:
     since: float = field(default=0.0, init=False)
     lane: Lane | None = field(default=None, init=False)
     error: PoolError | None = field(default=None, init=False)
+    damage: float = field(
+        default=0.0, init=False
+    )  # what the placement expects the lane's last owner to lose, in s
 
 
 @frozen

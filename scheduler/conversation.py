@@ -19,6 +19,7 @@ from pool.wire.cycle import Finished
 from pool.wire.events import Encoded, ResponseCreate, ServerEvent
 from scheduler.chain import Chain, Plan, encode_input
 from scheduler.errors import ConversationBusy
+from scheduler.estimate import Average, Estimates
 from scheduler.outcome import calls_of, failure_of, incomplete_reason, text_of, usage_of
 from scheduler.recovery import Again, GiveUp, Remedy, recover
 from scheduler.request import fields_of
@@ -27,6 +28,8 @@ from scheduler.stats import TurnRecorder
 from scheduler.turns import Placement, Turn, TurnRequest
 
 log = logging.getLogger("warmline.scheduler")
+
+BYTES_A_TOKEN = 4  # roughly, before the server has counted
 
 OnEvent = Callable[[ServerEvent], Awaitable[None]]
 
@@ -47,6 +50,7 @@ class Shared:
     settings: SchedulerSettings
     rng: random.Random
     recorder: TurnRecorder = field(factory=TurnRecorder)
+    estimates: Estimates = field(factory=Estimates)
     plain_models: set[str] = field(factory=set)  # models that have no encrypted reasoning to include
 
 
@@ -61,6 +65,8 @@ class Conversation:
     _hold: Hold = field(init=False)
     _near: Hold | None = field(default=None, init=False)  # the parent's, until the first turn of a fork
     _busy: bool = field(default=False, init=False)
+    _ended_at: float | None = field(default=None, init=False)  # the last turn
+    _gap: Average | None = field(default=None, init=False)  # between two turns
 
     def __attrs_post_init__(self) -> None:
         self._hold = Hold(self.name)
@@ -122,10 +128,21 @@ class Conversation:
         if self._busy:
             raise ConversationBusy(self.name)
         self._busy = True
+        self._came_back()
         try:
             return await _Attempts(self, encode_input(given), request, on_event).run()
         finally:
             self._busy = False
+
+    def _came_back(self) -> None:
+        """Learn how long the conversation stays away between two turns."""
+        if self._ended_at is None:
+            return
+        away, everybody = trio.current_time() - self._ended_at, self._shared.estimates.gap
+        everybody.add(away)
+        if self._gap is None:
+            self._gap = Average(away)
+        self._gap.add(away)
 
 
 @define(eq=False)
@@ -204,6 +221,7 @@ class _Attempts:
                 ),
             )
             exchange = await lease.send(create, stream=self.on_event is not None)
+            self._expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN)
             if self.on_event is not None:
                 while events := await exchange.batch():
                     self.seen = True
@@ -215,7 +233,24 @@ class _Attempts:
         failure = failure_of(finished)
         if failure is not None:
             raise failure
+        self._learn(plan, finished, exchange)
         return self._finish(plan, finished, exchange, lease)
+
+    def _expect(self, tokens: int) -> None:
+        """Tell the pool what losing its lane would cost this conversation."""
+        conversation, shared = self.conversation, self.conversation._shared
+        hold, gap = conversation._hold, conversation._gap
+        hold.gap = shared.estimates.gap.value if gap is None else gap.value
+        hold.worth = shared.estimates.replay(self.request.model).of(tokens, stored=conversation.store)
+
+    def _learn(self, plan: Plan, finished: Finished, exchange: Exchange) -> None:
+        conversation, estimates = self.conversation, self.conversation._shared.estimates
+        tokens = usage_of(finished.response).total_tokens
+        if exchange.first_output_at is not None:
+            seconds = exchange.first_output_at - exchange.sent_at
+            estimates.replay(self.request.model).saw(plan.reason, tokens=tokens, seconds=seconds)
+        self._expect(tokens)
+        conversation._ended_at = trio.current_time()
 
     def _finish(self, plan: Plan, finished: Finished, exchange: Exchange, lease: Lease) -> Turn:
         conversation, output = self.conversation, finished.output
@@ -240,6 +275,9 @@ class _Attempts:
                 bytes_sent=exchange.size,
                 bytes_saved=plan.bytes_saved,
                 tokens_saved=plan.tokens_saved,
+                waited=lease.waited,
+                replay_cost=conversation._hold.worth,
+                damage=lease.damage,
             ),
             first_event=exchange.first_event_at - self.called_at,
             seconds=trio.current_time() - self.called_at,

@@ -1,10 +1,10 @@
 """What things are expected to cost, learned from what they did cost. Pure.
 
 Theory of operation
-    Replaying a transcript costs `a + b * tokens` seconds to the first event, more than a delta does. Both lines
-    are fitted online, per model, by least squares that forget slowly: the prior counts as a few observations and
-    is soon outvoted. A conversation's gap (the time its tools take between two turns) is an exponential average
-    of its own, beginning with everybody's.
+    Replaying a transcript takes `a + b * tokens` seconds to the first output, fitted online, per model, by least
+    squares that forget slowly: the prior counts as a few observations and is soon outvoted. What it costs is the
+    difference to a delta on a hot lane. A conversation's gap (the time its tools take between two turns) is an
+    exponential average of its own, beginning with everybody's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from attrs import define, field
 
 KEEP = 0.98  # of the weight of everything seen, at each new observation: a memory of about 50
 PRIOR_BASE, PRIOR_PER_TOKEN = 0.3, 20e-6  # s, s a token: what hosted models do when nothing is cached
+PRIOR_HYDRATION = 0.2  # s more than hot, to load a stored response
 PRIOR_GAP = 2.0  # s between two turns, before any was seen
 
 
@@ -72,29 +73,32 @@ def _prior() -> Line:
 
 @define(eq=False)
 class ReplayCost:
-    """What losing its lane costs a conversation of one model, in seconds."""
+    """What losing its lane costs a conversation of one model, in seconds to the first output."""
 
     _replays: Line = field(factory=_prior, init=False)
+    _hydrations: Average = field(factory=lambda: Average(PRIOR_BASE + PRIOR_HYDRATION), init=False)
     _hot: Average = field(factory=lambda: Average(PRIOR_BASE), init=False)
 
-    def saw(self, *, delta: bool, tokens: int, first_event: float) -> None:
-        """A turn with a context of `tokens` took `first_event` seconds from its send to its first event."""
-        if delta:
-            self._hot.add(first_event)
+    def saw(self, reason: str, *, tokens: int, seconds: float) -> None:
+        """A turn placed for this reason, with a context of `tokens`, took so long from its send."""
+        if reason == "hot":
+            self._hot.add(seconds)
+        elif reason == "hydrated":
+            self._hydrations.add(seconds)
         else:
-            self._replays.add(tokens, first_event)
+            self._replays.add(tokens, seconds)
 
-    def of(self, tokens: int) -> float:
-        """Return how much longer a replay of `tokens` takes than a delta."""
-        return max(0.0, self._replays.at(tokens) - self._hot.value)
+    def of(self, tokens: int, *, stored: bool) -> float:
+        """Return how much longer a turn takes on a lane that does not remember its conversation."""
+        cold = self._hydrations.value if stored else self._replays.at(tokens)
+        return max(0.0, cold - self._hot.value)
 
 
 @define(eq=False)
 class Estimates:
     """Everything that placement wants to know in advance."""
 
-    gap: Average = field(factory=lambda: Average(PRIOR_GAP, 0.05), init=False)
-    turn: Average = field(factory=lambda: Average(1.0, 0.05), init=False)
+    gap: Average = field(factory=lambda: Average(PRIOR_GAP, 0.05), init=False)  # everybody's
     _replay: dict[str, ReplayCost] = field(factory=dict, init=False)
 
     def replay(self, model: str) -> ReplayCost:

@@ -8,9 +8,12 @@ Theory of operation
     it is taken
 
         at once     if the gain is larger: the fleet loses more by an idle lane than by a replay;
-        later       if not, once the waiter has waited as long as the damage would be. Whatever the estimates are
-                    worth, it then waits at most that long and costs at most that much (the ski rental argument),
-                    and a waiter whose turn never comes is not possible.
+        later       if not, once the waiter has waited as long as the least damage would be. Whatever the estimates
+                    are worth, waiting has then cost at most as much as taking (the ski rental argument), and no
+                    waiter waits for ever beside an idle lane.
+
+    Letting the lane, not the waiter, have been idle so long replays even less, but was measured to lose more by
+    idle lanes than it saves, and to cost the slowest turns most (bench/placement.py).
 
     The time a conversation stays away is guessed from its own average gap: up to it, what is left of it; beyond
     it, half as long again as it has been away already, and ever less likely to come back.
@@ -60,9 +63,9 @@ class ByCost(Ladder):
             idle = now - lane.since
             cost = damage(hold, idle)
             gain = stays_away(hold.gap, idle) - cost
-            if gain > best_gain:
-                best, best_gain = lane, gain
             least_damage = min(least_damage, cost)
+            if gain > best_gain:
+                best, best_gain, waiter.damage = lane, gain, cost
         if best is None:
             return math.inf
         if best_gain > 0 or now - waiter.since >= least_damage:

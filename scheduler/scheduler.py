@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from attrs import define, field
 
 from pool.dial import Dial
+from pool.placement import Placement
 from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, PoolSettings
 from scheduler.chain import Chain
 from scheduler.conversation import Conversation, Shared
+from scheduler.policy import ByCost
 from scheduler.settings import SchedulerSettings
 from scheduler.stats import SchedulerStats
 
@@ -25,16 +27,20 @@ async def open_scheduler(
     pool_settings: PoolSettings | None = None,
     settings: SchedulerSettings | None = None,
     dial: Dial | None = None,
+    placement: Placement | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Scheduler]:
     """Open a scheduler over a pool of its own; both close with the block.
 
-    As with `open_pool`, an error of the block arrives in an `ExceptionGroup`.
+    Who gives up its lane when lanes are scarce is decided by expected cost; `placement` puts another policy in its
+    place. As with `open_pool`, an error of the block arrives in an `ExceptionGroup`.
 
     Raises:
         SettingsError: it is already plain that there is no key.
     """
-    async with open_pool(endpoint, pool_settings, dial=dial, rng=rng) as pool:
+    async with open_pool(
+        endpoint, pool_settings, dial=dial, placement=placement or ByCost(), rng=rng
+    ) as pool:
         yield Scheduler(pool, settings, rng=rng)
 
 

@@ -61,7 +61,9 @@ class Placement:
     """How one turn travelled, and why.
 
     `bytes_saved` and `tokens_saved` compare with sending the whole transcript, and with the server reading it
-    all again.
+    all again. The costs that were weighed, in seconds: `waited` for the lane; `replay_cost`, what sending the
+    whole transcript takes longer than a delta; `damage`, what the conversation that was hot on the lane is expected
+    to lose by giving it up (0: nobody was).
     """
 
     kind: Literal["delta", "replay"]
@@ -71,6 +73,9 @@ class Placement:
     bytes_sent: int = 0
     bytes_saved: int = 0
     tokens_saved: int = 0
+    waited: float = 0.0
+    replay_cost: float = 0.0
+    damage: float = 0.0
 
 
 @frozen(kw_only=True)
