@@ -20,7 +20,7 @@ from scheduler import Agent, tool
 MAX_BYTES = 512 * 1024  # bigger files are data, not something to read
 MAX_LINES = 200
 MAX_HITS = 40
-SKIPPED = {"node_modules", "build", "dist"}
+SKIPPED = {"__pycache__", "node_modules", "build", "dist"}
 
 
 class NotReadable(Exception):
@@ -45,7 +45,8 @@ def inside(name: str) -> Path:
 
 def hidden(part: str) -> bool:
     """Say whether a file or folder of this name is none of the agent's business."""
-    return (part.startswith(".") and part not in (".", "..")) or part.startswith("__") or part in SKIPPED
+    # Results are skipped too: while a fleet writes them they change under its own eyes.
+    return part.startswith(".") or part in SKIPPED or part.endswith("results.jsonl")
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -54,7 +55,8 @@ def files_below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not hidden(name))
         for name in sorted(names):
             path = Path(place, name)
-            if (name.startswith("__init__") or not hidden(name)) and path.resolve().is_relative_to(root()):
+            # A link may lead outside or nowhere, and other programs remove files while we look.
+            if not hidden(name) and path.is_file() and path.resolve().is_relative_to(root()):
                 yield path
 
 

@@ -42,11 +42,16 @@ class Flight:
     display: Display
     skipped: int = 0  # tasks that are completed already
 
+    @property
+    def at_once(self) -> int:
+        """Runs at a time: no more than there are."""
+        return min(self.concurrency, len(self.tasks) - self.skipped)
+
     def pool_settings(self, endpoint: Endpoint) -> PoolSettings:
         """Without --connections: few where a connection has lanes, else one for each run, so that it stays hot."""
         settings = PoolSettings(max_waiters=max(10_000, self.concurrency))
         lanes = endpoint.lanes.in_flight
-        default = settings.max_connections if lanes > 1 else self.concurrency
+        default = settings.max_connections if lanes > 1 else self.at_once
         return settings.with_(max_connections=default if self.connections is None else self.connections)
 
 
@@ -110,7 +115,7 @@ async def _fly(flight: Flight, endpoint: Endpoint, stopper: Stopper, notices: No
         flight.agent,
         endpoint,
         pool_settings=flight.pool_settings(endpoint),
-        concurrency=min(flight.concurrency, left),
+        concurrency=flight.at_once,
         on_result=keep,
         attend=attend,
         total=len(flight.tasks),

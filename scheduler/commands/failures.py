@@ -15,25 +15,27 @@ from scheduler.fleet.verdict import principal
 USAGE = 2
 FAILED = 1
 INTERRUPTED = 130
-PIPE_CLOSED = 141
 
 
-def explain(error: BaseException, *, debug: bool) -> int:
-    """Show what `error` means and return the exit status. With `debug` the traceback comes first."""
+def explain(error: BaseException, *, debug: bool, usage: int = USAGE) -> int:
+    """Show what `error` means and return the exit status. With `debug` the traceback comes first.
+
+    `usage` is the status for what the user can mend in files and options.
+    """
     cause = principal(error)
     if isinstance(cause, SystemExit):
         return cause.code if isinstance(cause.code, int) else FAILED
     if isinstance(cause, BrokenPipeError):
         # The reader of our stdout has gone, as in `| head`. Nothing more must be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+        return FAILED  # as click does when it notices first
     if isinstance(cause, KeyboardInterrupt | click.Abort):
         click.echo("warmline: interrupted", err=True)
         return INTERRUPTED
     if debug:
         traceback.print_exception(error)
     click.echo(f"warmline: error: {describe(cause)}", err=True)
-    return USAGE if isinstance(cause, AgentNotFound | TaskError | SettingsError | OutputFileError) else FAILED
+    return usage if isinstance(cause, AgentNotFound | TaskError | SettingsError | OutputFileError) else FAILED
 
 
 def describe(cause: BaseException) -> str:

@@ -17,6 +17,7 @@ from scheduler.commands.display import open_display
 from scheduler.commands.drive import Flight, drive, nothing_to_do
 from scheduler.commands.embedded import EmbeddedSettings
 from scheduler.commands.endpoints import EndpointChoice
+from scheduler.commands.failures import FAILED, explain
 from scheduler.commands.loading import load_agent
 from scheduler.commands.notices import logging_to
 from scheduler.errors import OutputFileError
@@ -93,11 +94,11 @@ def execute(
             journal.close()
     if landed is None:
         raise KeyboardInterrupt
-    return conclude(landed, as_json=as_json)
+    return conclude(landed, as_json=as_json, debug=debug)
 
 
-def conclude(landed: Landed, *, as_json: bool) -> int:
-    """Print the report and return the exit status. A fault that ended the fleet is raised after it."""
+def conclude(landed: Landed, *, as_json: bool, debug: bool) -> int:
+    """Print the report, then what ended the fleet early, if anything. Return the exit status."""
     report = landed.report
     some = report.turns or report.runs.total > report.runs.not_started
     if as_json:
@@ -105,7 +106,7 @@ def conclude(landed: Landed, *, as_json: bool) -> int:
     elif some:
         click.echo(report.to_text())
     if landed.fault is not None:
-        raise landed.fault
+        return explain(landed.fault, debug=debug, usage=FAILED)
     if report.ok:
         return 0
     return INTERRUPTED + report.signal if report.signal else 1

@@ -35,8 +35,8 @@ Examples:
 
 \b
 Exit status: 0 all runs completed, 1 some did not, 2 wrong usage or input
-(nothing was run), 130 interrupted. Options can be set in the environment, e.g.
-WARMLINE_RUN_CONNECTIONS=16.
+(nothing was run), 130 interrupted. Options can also be set as, for instance,
+WARMLINE_RUN_CONNECTIONS=16 in the environment.
 """
 
 

@@ -239,7 +239,8 @@ async def _in_thread(job: Callable[[], Awaitable[T]]) -> T:
             loop.call_soon_threadsafe(done.set_result, value)
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(thread,), name="warmline fleet", daemon=True).start()
+    runner = threading.Thread(target=context.run, args=(thread,), name="warmline fleet", daemon=True)
+    runner.start()
     cancelled = False
     while not done.done():
         # However often the task is cancelled: the thread must not be left behind, and hurries after the first time.
@@ -250,6 +251,7 @@ async def _in_thread(job: Callable[[], Awaitable[T]]) -> T:
         if interrupted:
             cancelled = True
             leash.pull()
+    runner.join()  # it has nothing left to do but to return
     if cancelled:
         done.exception()  # looked at, or asyncio complains that nobody did
         raise asyncio.CancelledError

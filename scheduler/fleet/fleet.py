@@ -164,7 +164,6 @@ class Fleet:
                 del self._running[task.id]
 
     async def _attempt(self, task: Task, run: Run, on_result: OnResult | None) -> None:
-        await trio.lowlevel.checkpoint()
         conversation = self.scheduler.conversation(name=task.id, store=self.agent.store)
         try:
             result = await self.agent.run(
