@@ -228,6 +228,15 @@ def test_single_lanes_get_a_connection_each(run: Any) -> None:
     )
 
 
+def test_the_emulator_of_our_own_is_told_what_to_do(run: Any) -> None:
+    ours = ("--endpoint", "emulator")
+    ran = run("--emulator-script", "cals=3", where=ours)
+    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "'cals=3' is no knob" in ran.err
+    ran = run("--emulator-script", "calls=0", "--emulator-latency", "none", "--json", where=ours)
+    assert (ran.status, ran.json["turns"], ran.json["endpoint"]) == (0, 2, "emulator")
+
+
 def test_an_error_inside_shows_its_traceback_only_with_debug(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +300,17 @@ def test_the_end_in_words(capfd: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_nothing_more_is_written_to_a_reader_that_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert failures.explain(BrokenPipeError(), debug=True) == 1
+        file.write("lost")
+    assert (tmp_path / "out").read_text() == ""
+    assert capsys.readouterr().err == ""
+
+
 async def test_the_embedded_emulator_lives_as_long_as_the_pipe() -> None:
     async with embedded_emulator(EmbeddedSettings()) as url:
         assert url.startswith("http://127.0.0.1:")
@@ -298,6 +318,13 @@ async def test_the_embedded_emulator_lives_as_long_as_the_pipe() -> None:
         await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
     with pytest.raises(OSError, match="all attempts to connect"):
         await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_an_emulator_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.commands.embedded.END_TIMEOUT", 0)
+    with trio.fail_after(10):
+        async with embedded_emulator(EmbeddedSettings()) as url:
+            assert url
 
 
 async def test_an_emulator_that_does_not_come_up(monkeypatch: pytest.MonkeyPatch) -> None:
