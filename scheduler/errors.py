@@ -5,6 +5,8 @@ What goes wrong on the wire keeps its name from `pool.errors`: it passes through
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class SchedulerError(Exception):
     """Base of everything this package raises on purpose."""
@@ -105,3 +107,39 @@ class FleetHalted(SchedulerError):
 
     The error of the endpoint is the `__cause__`. What was done is kept; the tasks that met it were not recorded.
     """
+
+
+class AdmissionQueueFull(SchedulerError):
+    """Too many runs or turns wait for a slot: shed load, start fewer at once, or raise `max_queued`.
+
+    `what` is "run" or "turn"; `waiting` counts all tenants' against the `limit`.
+    """
+
+    def __init__(self, what: str, *, tenant: str, waiting: int, limit: int, state: str) -> None:
+        self.what, self.tenant, self.waiting, self.limit = what, tenant, waiting, limit
+        super().__init__(f"tenant {tenant!r}: {waiting} {what}s wait for a slot, limit {limit} ({state})")
+
+
+class DeadlineExceeded(SchedulerError):
+    """A run was not finished by its deadline, or could not be: give it longer, or take it off the queue.
+
+    `stage` says where it ended: "refused" (what it waits for comes after the deadline: `needed` seconds), "queued"
+    (for a slot) or "running". `allowed` and `elapsed` are seconds from its start; `turns` had been completed.
+    """
+
+    def __init__(
+        self,
+        stage: Literal["refused", "queued", "running"],
+        *,
+        tenant: str,
+        allowed: float,
+        elapsed: float,
+        turns: int,
+        needed: float | None = None,
+    ) -> None:
+        self.stage, self.tenant, self.allowed, self.elapsed = stage, tenant, allowed, elapsed
+        self.turns, self.needed = turns, needed
+        why = "" if needed is None else f"; its next turn cannot start before {needed:.1f} s"
+        super().__init__(
+            f"deadline of {allowed:g} s (tenant {tenant!r}): {stage} after {elapsed:.1f} s and {turns} turns{why}"
+        )

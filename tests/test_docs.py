@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from pool.settings import PoolSettings
+from scheduler.admission.tenant import Budget, Tenant
 from scheduler.settings import SchedulerSettings
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -20,16 +21,27 @@ def table(document: str, heading: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "document", "heading"),
+    ("settings", "tables"),
     [
-        (PoolSettings(), "pool.md", "## Settings"),
-        (SchedulerSettings(), "conversations.md", "`SchedulerSettings`"),
+        (PoolSettings, [("pool.md", "## Settings")]),
+        (
+            SchedulerSettings,
+            [("conversations.md", "`SchedulerSettings`"), ("admission.md", "### `SchedulerSettings`")],
+        ),
+        (Tenant, [("admission.md", "### `Tenant`")]),
+        (Budget, [("admission.md", "### `Budget`")]),
     ],
-    ids=["pool", "scheduler"],
+    ids=["pool", "scheduler", "tenant", "budget"],
 )
-def test_each_setting_is_documented_with_its_default(settings: PoolSettings | SchedulerSettings, document: str, heading: str) -> None:
+def test_each_setting_is_documented_with_its_default(settings: type, tables: list[tuple[str, str]]) -> None:
     def shown(value: object) -> str:
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        if isinstance(value, attrs.Factory):  # type: ignore[arg-type]  # a class, though typed as a function
+            value = {}
+        return (
+            "required" if value is attrs.NOTHING else f"{value:g}" if isinstance(value, float) else str(value)
+        )
 
-    defaults = {name: shown(value) for name, value in attrs.asdict(settings).items()}
-    assert table(document, heading) == defaults
+    documented: dict[str, str] = {}
+    for document, heading in tables:
+        documented |= table(document, heading)
+    assert documented == {field.name: shown(field.default) for field in attrs.fields(settings)}
