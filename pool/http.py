@@ -176,6 +176,8 @@ class Line:
 
     _client: HttpClient
     _stack: contextlib.AsyncExitStack
+    waited: float = field(default=0.0, init=False)  # s, for a lane: as on a lease
+    damage: float = field(default=0.0, init=False)
     exchange: HttpExchange | None = field(default=None, init=False)
 
     @property

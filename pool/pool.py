@@ -17,6 +17,7 @@ from pool.errors import DialFailed
 from pool.exchange import Exchange
 from pool.lease import Lease
 from pool.placement import Ladder, Placement
+from pool.prospects import Prospects
 from pool.roster import Roster
 from pool.settings import Endpoint, PoolSettings
 from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, Refuse, Waiter
@@ -26,6 +27,7 @@ from pool.stats.recorder import record
 
 log = logging.getLogger("warmline.pool")
 
+DIAL_WEIGHT = 0.2  # of the latest dial in their average
 LOST = frozenset({None, "silent", "stalled"})  # why a connection ended that we would rather have kept
 
 
@@ -92,6 +94,7 @@ class Pool:
     _nursery: trio.Nursery
     recorder: Recorder = field(factory=Recorder, init=False)
     _connections: dict[Conn, Connection] = field(factory=dict, init=False)
+    _dial_seconds: float | None = field(default=None, init=False)  # of late, as a moving average
     _next_check: float = field(default=math.inf, init=False)
     _keeper_until: float = field(default=math.inf, init=False)
     _nudge: trio.Event = field(factory=trio.Event, init=False)
@@ -167,6 +170,23 @@ class Pool:
     def let_go(self, hold: Hold) -> None:
         """A conversation is over: its lane belongs to nobody now."""
         self._apply(self._roster.let_go(hold, now=trio.current_time()))
+
+    def prospects(self, hold: Hold) -> Prospects:
+        """Say what an `acquire` with this hold could count on."""
+        roster, ledger = self._roster, self._roster.ledger
+        size = len(ledger.open) + len(ledger.dialing)
+        return Prospects(
+            hot=hold.lane is not None and hold.lane in ledger.shelf.held,
+            idle=len(ledger.shelf.free) > len(roster.waiters),
+            open=bool(ledger.open),
+            growing=bool(ledger.dialing) or size < self.settings.max_connections,
+            broken=not roster.breaker.closed,
+            dial=self._dial_seconds,
+        )
+
+    def probe(self) -> None:
+        """When dials have kept failing: see whether they still do, with one dial, if it is time for that."""
+        self._apply(self._roster.probe(now=trio.current_time()))
 
     # What an operator may ask for.
 
@@ -291,7 +311,10 @@ class Pool:
 
     def _opened(self, connection: Connection) -> None:
         now = trio.current_time()
-        record(self.recorder.dial, now - connection.conn.since)
+        took = now - connection.conn.since
+        record(self.recorder.dial, took)
+        before = took if self._dial_seconds is None else self._dial_seconds
+        self._dial_seconds = before + DIAL_WEIGHT * (took - before)
         self.recorder.counts["opened"] += 1
         log.debug("%s opened", connection.conn)
         if self._next_check == math.inf:
