@@ -99,14 +99,19 @@ class Exchange:
         self.streaming = False
         self._queue.clear()
 
-    def check(self, now: float, timeout: float) -> None:
-        """Give the response up when nothing has come for `timeout` seconds. Looked at now and then, not per event."""
+    def check(self, now: float, timeout: float) -> bool:
+        """Give the response up, and return True, when nothing has come for `timeout` seconds.
+
+        Looked at now and then, so that events need not be timed.
+        """
         fed, since = self._progress
         if fed != self._fed:
             self._progress = self._fed, now
-        elif now - since >= timeout:
+        elif now - since >= timeout and not self.over:
             error = f"{self.lane}: no event for {now - since:.0f} s, though the connection is alive"
             self.fail(ConnectionLost(error, sent=True, started=self.first_event_at is not None))
+            return True
+        return False
 
     def fail(self, error: PoolError) -> None:
         """The response will not end any more. Does nothing once it is over."""

@@ -377,9 +377,10 @@ class Pool:
     def _check(self, now: float) -> None:
         settings = self.settings
         self._next_check = now + settings.keepalive_interval / 4 if self._connections else math.inf
-        for connection in self._connections.values():
-            for exchange in connection.exchanges.values():
-                exchange.check(now, settings.stall_timeout)
+        for connection in tuple(self._connections.values()):
+            stalled = [one for one in connection.exchanges.values() if one.check(now, settings.stall_timeout)]
+            if stalled:  # the next try had better go elsewhere
+                self._apply(self._roster.retire(connection.conn, "stalled", now=now))
             wire = connection.wire
             if wire is None or connection.pinged_at is not None:
                 continue

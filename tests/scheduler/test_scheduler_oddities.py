@@ -45,6 +45,8 @@ async def test_a_server_that_falls_silent(autojump_clock: MockClock, at: int, st
         reason = "lost in mid-response" if at else "lost after the send"
         assert w.scheduler.stats().retries == {reason: 1}
         assert neighbour.placements[-1].reason == "hot"
+        # A connection on which one response stalls may well stall the next: the second try goes elsewhere.
+        assert conversation.placements[-1].connection != conversation.placements[0].connection
         await trio.sleep(60)
         w.assert_quiet()
 
