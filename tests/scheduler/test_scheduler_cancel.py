@@ -94,6 +94,50 @@ async def test_a_turn_that_waits_to_try_again(autojump_clock: MockClock) -> None
         await take(conversation, "one", TEN)
 
 
+async def test_a_turn_in_the_middle_of_its_frame(autojump_clock: MockClock) -> None:
+    """Half a frame would spoil the connection for all, so the cancellation waits: for the frame, or for its limit."""
+    async with world(server=SLOW, pool=PoolSettings(max_connections=1, send_timeout=5)) as w:
+        one, two = w.scheduler.conversation(), w.scheduler.conversation()
+        await take(one, "one", TEN)
+        await take(two, "one", TEN)
+        w.network.clog()
+        began = trio.current_time()
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.turn, "two", TEN)
+        assert trio.current_time() - began == pytest.approx(5, abs=0.2)
+        await trio.testing.wait_all_tasks_blocked()
+        w.assert_quiet()
+        await take(one, "two", TEN)
+        await take(two, "two", TEN)
+        assert w.pool.stats().opened == 2
+        # A clog that clears in time spoils nothing.
+        w.network.clog()
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.turn, "three", TEN)
+                await trio.sleep(0.9)
+                w.network.clear()
+        await trio.sleep(5)
+        await take(two, "three", TEN)
+        assert two.placements[-1].reason == "hot"
+        assert w.pool.stats().opened == 2
+
+
+async def test_a_frame_that_does_not_leave_is_sent_elsewhere(autojump_clock: MockClock) -> None:
+    async with world(pool=PoolSettings(max_connections=1, send_timeout=5)) as w:
+        conversations = [w.scheduler.conversation() for _ in range(3)]
+        for conversation in conversations:
+            await take(conversation, "one", TEN)
+        w.network.clog()
+        async with trio.open_nursery() as nursery:
+            for conversation in conversations:
+                nursery.start_soon(take, conversation, "two", TEN)
+        assert set(w.scheduler.stats().retries) == {"stale socket"}  # nothing can have arrived
+        assert trio.current_time() < 6
+        w.assert_quiet()
+
+
 async def test_a_turn_is_always_a_checkpoint(autojump_clock: MockClock) -> None:
     async with world() as w:
         conversation = w.scheduler.conversation()

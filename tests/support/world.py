@@ -16,6 +16,7 @@ from pool.emulator import Emulator, EmulatorSettings, context_digest
 from pool.errors import DialFailed
 from pool.pool import Pool
 from pool.settings import Endpoint, Lanes, PoolSettings
+from pool.slots import LaneState
 from scheduler.conversation import Conversation, OnEvent
 from scheduler.scheduler import Scheduler, open_scheduler
 from scheduler.settings import SchedulerSettings
@@ -38,6 +39,34 @@ def asking(script: str = "", **options: Any) -> TurnRequest:
 
 
 @define(eq=False)
+class ClientEnd(trio.abc.Stream):
+    """The client's end of a connection, which can be clogged."""
+
+    stream: trio.abc.Stream
+    clear: trio.Event = field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.clear.set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, once there is a way."""
+        await self.clear.wait()
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Nobody asks."""
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive."""
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """Close."""
+        await self.stream.aclose()
+
+
+@define(eq=False)
 class Network:
     """Carries dials to a server, each over a pair of memory streams."""
 
@@ -46,6 +75,7 @@ class Network:
     down_until: float = field(default=-1.0, init=False)  # until then nobody answers
     dials: list[float] = field(factory=list, init=False)  # when
     servers: list[trio.abc.Stream] = field(factory=list, init=False)  # the server's ends, as dialled
+    clients: list[ClientEnd] = field(factory=list, init=False)  # ours
 
     async def connect(self) -> trio.abc.Stream:
         """Open one connection."""
@@ -56,7 +86,18 @@ class Network:
         client, server = trio.testing.memory_stream_pair()
         self.servers.append(server)
         self.nursery.start_soon(self.server.handle, server)
-        return client
+        self.clients.append(ClientEnd(client))
+        return self.clients[-1]
+
+    def clog(self) -> None:
+        """Let no data of the client's leave on the connections there are, until `clear`."""
+        for client in self.clients:
+            client.clear = trio.Event()
+
+    def clear(self) -> None:
+        """Let data leave again."""
+        for client in self.clients:
+            client.clear.set()
 
     async def cut(self) -> None:
         """Cut every connection there is, without a goodbye."""
@@ -84,9 +125,13 @@ class World:
         return self.network.server
 
     def assert_quiet(self) -> None:
-        """Nothing is leased and nobody waits."""
+        """Nothing is leased, nobody waits, and lanes and holds agree on who belongs to whom."""
         stats = self.pool.stats()
         assert (stats.leased_lanes, stats.waiting, stats.leases) == (0, 0, ())
+        for conn in self.pool._roster.ledger.open:
+            for lane in conn.lanes:
+                assert lane.hold is None or lane.hold.lane is lane
+                assert (lane.hold is not None) == (lane.state is LaneState.HELD)
 
 
 @asynccontextmanager
