@@ -113,12 +113,20 @@ def test_an_interrupt_arrives_as_itself(endpoint: Endpoint) -> None:
 
 
 def test_within_a_loop_it_refuses_and_names_the_other(endpoint: Endpoint) -> None:
-    async def wrong() -> None:
+    def refused() -> None:
         with pytest.raises(RuntimeError, match=r"would block the \w+ loop; write: await run_fleet_async"):
             run_fleet(["one"], AGENT, endpoint=endpoint)
 
-    asyncio.run(wrong())
-    trio.run(wrong)
+    async def in_asyncio() -> None:
+        await asyncio.sleep(0)
+        refused()
+
+    async def in_trio() -> None:
+        await trio.sleep(0)
+        refused()
+
+    asyncio.run(in_asyncio())
+    trio.run(in_trio)
 
 
 async def test_within_trio_it_joins_the_run(endpoint: Endpoint) -> None:

@@ -24,6 +24,8 @@ def emulated(script: str = "calls=2", latency: str = "none") -> Iterator[str]:
         assert process.stdout is not None
         process.stdin.write(told + b"\n")
         process.stdin.flush()
-        yield process.stdout.readline().decode().strip()
+        url = process.stdout.readline().decode().strip()
+        assert url, "the emulator did not start"
+        yield url
         process.stdin.close()
         process.wait(10)
