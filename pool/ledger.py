@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from pool.slots import BUSY, CONN_MOVES, LANE_MOVES, Conn, ConnState, Lane, LaneState
+from pool.slots import BUSY, CONN_MOVES, LANE_MOVES, Conn, ConnState, Hold, Lane, LaneState
 
 
 class Shelf:
-    """The idle lanes that could be leased now, in two lists; one mover keeps them."""
+    """The idle lanes that could be leased now, in lists; one mover keeps them.
 
-    __slots__ = ("free", "held")
+    Those on `leaving` are only for the conversations that are hot on them, and do not count.
+    """
+
+    __slots__ = ("free", "held", "leaving")
 
     def __init__(self) -> None:
         self.free: dict[
             Lane, None
         ] = {}  # last in, first out: keeps few connections busy and lets the rest age out
         self.held: dict[Lane, None] = {}
+        self.leaving: dict[Lane, None] = {}
 
     def __len__(self) -> int:
         return len(self.free) + len(self.held)
@@ -28,11 +32,21 @@ class Shelf:
         """Shelve an idle lane of a grantable connection, or take one away that no longer is."""
         self.free.pop(lane, None)
         self.held.pop(lane, None)
-        if lane.conn.grantable:
+        self.leaving.pop(lane, None)
+        if not lane.conn.has_room:
+            return
+        if lane.conn.state is ConnState.OPEN:
             if lane.state is LaneState.FREE:
                 self.free[lane] = None
             elif lane.state is LaneState.HELD:
                 self.held[lane] = None
+        elif lane.conn.state is ConnState.LEAVING and lane.state is LaneState.HELD:
+            self.leaving[lane] = None
+
+    def own(self, hold: Hold | None) -> Lane | None:
+        """Return the lane that a hold has, if it can be leased now."""
+        lane = hold.lane if hold is not None else None
+        return lane if lane is not None and (lane in self.held or lane in self.leaving) else None
 
 
 @define(eq=False)
@@ -56,6 +70,11 @@ class Ledger:
     def open(self) -> dict[Conn, None]:
         """Open connections, oldest first."""
         return self.conns[ConnState.OPEN]
+
+    @property
+    def leaving(self) -> dict[Conn, None]:
+        """Connections whose successors are open."""
+        return self.conns[ConnState.LEAVING]
 
     def add(self, conn: Conn, *, now: float) -> None:
         """Enter a connection that is about to be dialled."""
@@ -82,7 +101,7 @@ class Ledger:
     def set_lane(self, lane: Lane, state: LaneState, *, now: float) -> None:
         """Move a lane to a state."""
         assert state in LANE_MOVES[lane.state], f"{lane}: {lane.state} -> {state}"
-        conn, grantable = lane.conn, lane.conn.grantable
+        conn, had_room = lane.conn, lane.conn.has_room
         self.leased.pop(lane, None)
         lane.state, lane.since = state, now
         if state is LaneState.LEASED:
@@ -97,7 +116,7 @@ class Ledger:
                 conn.idle_since = now
                 self.idle[conn] = None
         self.shelf.put(lane)
-        if conn.grantable is not grantable:  # the last slot was taken or freed: it concerns every lane
+        if conn.has_room is not had_room:  # the last slot was taken or freed: it concerns every lane
             for other in conn.lanes:
                 if other is not lane:
                     self.shelf.put(other)

@@ -29,8 +29,8 @@ class Ladder:
 
     def first(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
         """Return the waiter's own lane; else a free one, if possible beside the conversation it forks from."""
-        own = waiter.hold.lane if waiter.hold else None
-        if own is not None and own in shelf.held:
+        own = shelf.own(waiter.hold)
+        if own is not None:
             return own
         near = waiter.near.lane if waiter.near else None
         if near is not None and near.conn.grantable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import trio
@@ -20,7 +20,7 @@ from pool.placement import Ladder, Placement
 from pool.prospects import Prospects
 from pool.roster import Roster
 from pool.settings import Endpoint, PoolSettings
-from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, Refuse, Waiter
+from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, Leave, Refuse, Waiter
 from pool.slots import Dial as DialCommand
 from pool.stats import LeaseInfo, PoolStats, Recorder, Summary
 from pool.stats.recorder import record
@@ -113,6 +113,11 @@ class Pool:
         """The settings in force."""
         return self._roster.settings
 
+    @property
+    def capacity(self) -> int:
+        """How many turns it can carry at a time when it has grown to its maximum."""
+        return self.settings.max_connections * self._roster.lanes.in_flight
+
     # Leases.
 
     @asynccontextmanager
@@ -127,7 +132,13 @@ class Pool:
             lease.release()
 
     async def acquire(
-        self, hold: Hold | None = None, *, near: Hold | None = None, pin: bool = False, holder: str = ""
+        self,
+        hold: Hold | None = None,
+        *,
+        near: Hold | None = None,
+        pin: bool = False,
+        polite: bool = False,
+        holder: str = "",
     ) -> Lease:
         """Wait for a lane. Always a checkpoint; cancelling gives back whatever was about to be granted.
 
@@ -135,6 +146,7 @@ class Pool:
             hold: the conversation's claim: its own lane is preferred, and becomes its own.
             near: prefer the connection that remembers this conversation, for a fork of it.
             pin: take nothing but the hold's own lane.
+            polite: take no lane that another conversation is hot on.
             holder: who is asking, for statistics and for the log.
 
         Raises:
@@ -144,7 +156,7 @@ class Pool:
             ConnectionLost: `pin` was asked for and that lane is gone.
         """
         asked = trio.current_time()
-        waiter = _Waiter(hold, near, pin, holder)
+        waiter = _Waiter(hold, near, pin, polite, holder)
         self._apply(self._roster.enqueue(waiter, now=asked))
         try:
             if waiter.lane is None and waiter.error is None:
@@ -167,9 +179,13 @@ class Pool:
         now = trio.current_time()
         self._apply(self._roster.release(lease.lane, keep=lease.hot, fouled=lease.fouled, now=now))
 
-    def let_go(self, hold: Hold) -> None:
-        """A conversation is over: its lane belongs to nobody now."""
-        self._apply(self._roster.let_go(hold, now=trio.current_time()))
+    def let_go(self, hold: Hold, *, why: str = "closed") -> None:
+        """A conversation is over, or leaves its lane: it belongs to nobody now."""
+        self._apply(self._roster.let_go(hold, why, now=trio.current_time()))
+
+    def spawn(self, task: Callable[[], Awaitable[None]], *, name: str) -> None:
+        """Start a task that ends with the pool at the latest. It must not raise."""
+        self._nursery.start_soon(task, name=name)
 
     def prospects(self, hold: Hold) -> Prospects:
         """Say what an `acquire` with this hold could count on."""
@@ -240,6 +256,7 @@ class Pool:
         return PoolStats(
             dialing=len(ledger.dialing),
             open=len(ledger.open),
+            leaving=len(ledger.leaving),
             draining=len(ledger.conns[ConnState.DRAINING]),
             idle_lanes=len(ledger.shelf),
             hot_lanes=len(ledger.shelf.held),
@@ -275,6 +292,11 @@ class Pool:
                     waiter.woken.set()
                 case DialCommand(conn):
                     self._nursery.start_soon(self._run_connection, conn, name=f"connection {conn}")
+                case Leave(hold):
+                    if hold.on_leave is not None:
+                        hold.on_leave()
+                    else:
+                        self.let_go(hold, why="rotated")
                 case Close(conn, why):
                     connection = self._connections.get(conn)
                     if connection is not None:
@@ -359,7 +381,8 @@ class Pool:
 
     async def _gone(self) -> None:
         while self._connections:
-            self._drained = trio.Event()
+            if self._drained is None or self._drained.is_set():  # else another one waits for the same
+                self._drained = trio.Event()
             await self._drained.wait()
 
     async def _keep(self) -> None:
@@ -402,7 +425,7 @@ class Pool:
                     await wire.ping()
                 except WireClosed:
                     return  # its reader sees the same
-            if wire.last_inbound < asked:
+            if wire.last_inbound < asked and connection.wire is wire:
                 log.warning("%s is silent: no answer to a ping", connection.conn)
                 connection.close("silent")
         connection.pinged_at = None

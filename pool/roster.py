@@ -14,7 +14,9 @@ Theory of operation
     that somebody behind it is hot on, and those who came last are the ones who wait for the dials.
 
     Rotation: at its retire line a connection with conversations on it gets a successor, above the maximum if
-    need be, and is drained when the successor is open, or at the latest after half of the reserve.
+    need be. When that is open, the old one grants only to those who are hot on it, and tells each (`Leave`) so
+    that it can move while nobody waits for it; it drains when all have gone, or at the latest after half of the
+    reserve.
 
     States move only through the `Ledger`; counts are the lengths of its collections.
 """
@@ -35,7 +37,20 @@ from pool.ledger import Ledger
 from pool.pacing import Pacer
 from pool.placement import Ladder, Placement
 from pool.settings import Endpoint, Lanes, PoolSettings
-from pool.slots import Close, Command, Conn, ConnState, Dial, Grant, Hold, Lane, LaneState, Refuse, Waiter
+from pool.slots import (
+    Close,
+    Command,
+    Conn,
+    ConnState,
+    Dial,
+    Grant,
+    Hold,
+    Lane,
+    LaneState,
+    Leave,
+    Refuse,
+    Waiter,
+)
 
 # At most these shares of a connection's life go to the reserve and the jitter, so that short caps leave a life.
 RESERVE_SHARE, JITTER_SHARE = 0.25, 0.1
@@ -126,12 +141,12 @@ class Roster:
             return self._settle(now)
         return self._idle_lane(lane, now)
 
-    def let_go(self, hold: Hold, *, now: float) -> list[Command]:
-        """A conversation is over: nobody is hot on its lane any more."""
+    def let_go(self, hold: Hold, why: str = "closed", *, now: float) -> list[Command]:
+        """A conversation is over, or leaves: nobody is hot on its lane any more."""
         lane = hold.lane
         if lane is None:
             return []
-        self._leave(lane, "closed", now)
+        self._leave(lane, why, now)
         return self._settle(now)
 
     def pause(self) -> None:
@@ -207,7 +222,7 @@ class Roster:
         heapq.heappush(self._due, (conn.retire_at, next(self._order), conn))
         commands: list[Command] = []
         for old in [old for old in self._rotating if old.successor is conn]:
-            self._drain(old, "rotated", now, commands)
+            self._part(old, now, commands)
         return commands + self._settle(now)
 
     def dial_failed(self, conn: Conn, error: DialFailed, *, now: float) -> list[Command]:
@@ -224,9 +239,11 @@ class Roster:
 
     def lost(self, conn: Conn, *, now: float) -> list[Command]:
         """A connection is gone, as we wished or not."""
+        bereft: list[Hold] = []
         if conn.state is not ConnState.CLOSED:
+            bereft = [lane.hold for lane in conn.lanes if lane.hold and lane.state is LaneState.HELD]
             self._end(conn, self._why.pop(conn, "lost"), now)
-        return self._settle(now)
+        return [*self._settle(now), *map(Leave, bereft)]
 
     def retire(self, conn: Conn, why: str, *, now: float) -> list[Command]:
         """Grant nothing more on this connection; close it when its responses have ended."""
@@ -303,12 +320,12 @@ class Roster:
         shelf = self.ledger.shelf
         for waiter in tuple(self._pinned):
             self._serve_pinned(waiter, now, commands)
-        for waiter in tuple(self.waiters) if shelf else ():
+        for waiter in tuple(self.waiters) if shelf or shelf.leaving else ():
             if waiter not in self._pinned:
                 lane = self.placement.first(shelf, waiter)
                 if lane is not None:
                     commands.append(self._grant(waiter, lane, now))
-                    if not shelf:
+                    if not (shelf or shelf.leaving):
                         break
 
     def _serve_instead(self, now: float, commands: list[Command]) -> int:
@@ -317,7 +334,7 @@ class Roster:
         soon = [conn.since + patience for conn in self.ledger.dialing if now < conn.since + patience]
         hurried, told = self._unpinned - len(soon) * self.lanes.in_flight, 0
         for waiter in tuple(self.waiters) if hurried > 0 and shelf else ():
-            if waiter not in self._pinned:
+            if waiter not in self._pinned and not waiter.polite:
                 lane = self.placement.instead(shelf, waiter, now=now)
                 if not isinstance(lane, Lane):
                     self._wake_at = min(self._wake_at, lane)
@@ -334,12 +351,12 @@ class Roster:
         return self._unpinned
 
     def _serve_pinned(self, waiter: Waiter, now: float, commands: list[Command]) -> None:
-        lane = waiter.hold.lane if waiter.hold else None
-        if lane is None:
+        lane = self.ledger.shelf.own(waiter.hold)
+        if waiter.hold is None or waiter.hold.lane is None:
             why = waiter.hold.lost if waiter.hold else None
             error = ConnectionLost(f"the pinned lane is gone ({why or 'never had one'})", sent=False)
             commands.append(self._refuse(waiter, error))
-        elif lane in self.ledger.shelf.held:
+        elif lane is not None:
             commands.append(self._grant(waiter, lane, now))
 
     def _rotate_by(self, conn: Conn, deadline: float) -> None:
@@ -349,7 +366,9 @@ class Roster:
         for conn, deadline in tuple(self._rotating.items()):
             if deadline <= now or not (conn.busy or any(lane.hold for lane in conn.lanes)):
                 self._drain(conn, "rotated", now, commands)
-            elif conn.successor is None or conn.successor.state is ConnState.CLOSED:
+            elif conn.state is ConnState.OPEN and (
+                conn.successor is None or conn.successor.state is ConnState.CLOSED
+            ):
                 conn.successor = self._dial(now, commands, overlap=self.settings.rotation_overlap)
 
     def _dial(self, now: float, commands: list[Command], *, overlap: int = 0) -> Conn | None:
@@ -401,6 +420,8 @@ class Roster:
         if conn.state is ConnState.DRAINING:
             self.ledger.forget(lane, self._why[conn])
         self.ledger.set_lane(lane, LaneState.HELD if lane.hold else LaneState.FREE, now=now)
+        if conn.state is ConnState.LEAVING and lane.hold is not None:
+            commands.append(Leave(lane.hold))
         if conn.state is ConnState.DRAINING:
             self._drain(conn, self._why[conn], now, commands)
         return commands + self._settle(now)
@@ -411,14 +432,22 @@ class Roster:
         spare = conn is not None and len(self.ledger.shelf) - len(conn.lanes) >= self.settings.min_idle
         return conn if spare else None
 
+    def _part(self, conn: Conn, now: float, commands: list[Command]) -> None:
+        """The successor is there: let those who are hot on this connection move to it, one by one."""
+        if conn.state is ConnState.OPEN:
+            self.ledger.set_conn(conn, ConnState.LEAVING, now=now)
+            commands += [
+                Leave(lane.hold) for lane in conn.lanes if lane.hold and lane.state is LaneState.HELD
+            ]
+
     def _drain_all(self, why: str, now: float) -> list[Command]:
         commands: list[Command] = []
-        for conn in (*self.ledger.open, *self.ledger.dialing):
+        for conn in (*self.ledger.open, *self.ledger.leaving, *self.ledger.dialing):
             self._drain(conn, why, now, commands)
         return commands
 
     def _drain(self, conn: Conn, why: str, now: float, commands: list[Command]) -> None:
-        if conn.state is ConnState.OPEN:
+        if conn.state is ConnState.OPEN or conn.state is ConnState.LEAVING:
             self._rotating.pop(conn, None)
             self._why[conn] = why
             self.ledger.set_conn(conn, ConnState.DRAINING, now=now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
 
@@ -15,13 +15,17 @@ class ConnState(enum.Enum):
 
     DIALING = "dialing"
     OPEN = "open"
+    LEAVING = (
+        "leaving"  # its successor is open: grants only to those who are hot on it, until they have moved
+    )
     DRAINING = "draining"  # grants nothing; closes when its last response ends
     CLOSED = "closed"
 
 
 CONN_MOVES: Mapping[ConnState, frozenset[ConnState]] = {
     ConnState.DIALING: frozenset({ConnState.OPEN, ConnState.CLOSED}),
-    ConnState.OPEN: frozenset({ConnState.DRAINING, ConnState.CLOSED}),
+    ConnState.OPEN: frozenset({ConnState.LEAVING, ConnState.DRAINING, ConnState.CLOSED}),
+    ConnState.LEAVING: frozenset({ConnState.DRAINING, ConnState.CLOSED}),
     ConnState.DRAINING: frozenset({ConnState.CLOSED}),
     ConnState.CLOSED: frozenset(),
 }
@@ -62,6 +66,14 @@ class Hold:
     lost: str | None = field(default=None, init=False)
     worth: float = field(default=0.0, init=False)
     gap: float = field(default=0.0, init=False)
+    # Called, and not to block, when the idle lane is about to go (or went with its connection), so that the owner can
+    # find another while nobody waits for it. Without it the hold just loses its lane.
+    on_leave: Callable[[], None] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def leaving(self) -> bool:
+        """The lane is there, but not for long."""
+        return self.lane is not None and self.lane.conn.state is ConnState.LEAVING
 
 
 @define(eq=False)
@@ -101,8 +113,13 @@ class Conn:
 
     @property
     def grantable(self) -> bool:
-        """An idle lane of this connection may be leased."""
-        return self.state is ConnState.OPEN and len(self.busy) < self.in_flight_limit
+        """An idle lane of this connection may be leased by anybody."""
+        return self.state is ConnState.OPEN and self.has_room
+
+    @property
+    def has_room(self) -> bool:
+        """Fewer responses are in flight than it carries."""
+        return len(self.busy) < self.in_flight_limit
 
 
 @define(eq=False)
@@ -112,6 +129,7 @@ class Waiter:
     hold: Hold | None = None
     near: Hold | None = None  # prefer the connection that remembers this one (a fork's parent)
     pin: bool = False  # nothing but the hold's own lane will do
+    polite: bool = False  # takes no lane that another conversation is hot on
     holder: str = ""
     since: float = field(default=0.0, init=False)
     lane: Lane | None = field(default=None, init=False)
@@ -150,4 +168,11 @@ class Close:
     why: str
 
 
-Command = Dial | Grant | Refuse | Close
+@frozen
+class Leave:
+    """Tell this hold that its idle lane is about to go, or has gone with its connection."""
+
+    hold: Hold
+
+
+Command = Dial | Grant | Refuse | Close | Leave

@@ -65,6 +65,7 @@ class PoolStats:
     # Now.
     dialing: int = 0
     open: int = 0
+    leaving: int = 0
     draining: int = 0
     idle_lanes: int = 0
     hot_lanes: int = 0  # idle lanes on which a conversation is remembered

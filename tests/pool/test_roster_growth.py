@@ -275,7 +275,7 @@ def test_the_waiting_line_has_an_end() -> None:
     over = desk_.ask()
     assert isinstance(over.error, PoolSaturated)
     assert (over.error.waiting, over.error.limit) == (2, 2)
-    assert str(over.error) == ("2 waiters, limit 2 (dialing=0 open=1 draining=0 leased=1 idle=0 waiting=3)")
+    assert str(over.error) == ("2 waiters, limit 2 (dialing=0 open=1 leaving=0 draining=0 leased=1 idle=0 waiting=3)")
     desk_.give(lane)
     assert waiting[0].lane is lane
 

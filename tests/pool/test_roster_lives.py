@@ -9,7 +9,7 @@ import pytest
 
 from pool.errors import DialFailed
 from pool.settings import Lanes
-from pool.slots import ConnState, Hold, LaneState
+from pool.slots import ConnState, Hold, LaneState, Waiter
 from tests.support.rosters import desk, settings
 
 TWO_OF_THREE = Lanes(in_flight=2, named=3)
@@ -162,6 +162,57 @@ def test_the_successor_comes_first() -> None:
     assert desk_.take(ada).conn is new
 
 
+def test_who_is_hot_on_a_leaving_connection_keeps_its_lane_until_it_moves() -> None:
+    desk_ = desk(max_connections=1, idle_timeout=math.inf, dial_patience=0.0)
+    desk_.stay = True
+    (old,) = desk_.grow()
+    ada, bob = Hold("ada"), Hold("bob")
+    lane = desk_.converse(ada)
+    desk_.pass_time(3301.0)
+    new = desk_.open()
+    assert (desk_.left, ada.leaving, old.state) == ([ada], True, ConnState.LEAVING)
+    assert desk_.take(bob).conn is new, "nobody else gets on"
+    assert desk_.take(ada) is lane
+    desk_.give(lane)
+    assert desk_.left == [ada, ada], "asked once more after each turn"
+    desk_.did(desk_.roster.let_go(ada, "moved", now=desk_.now))
+    assert desk_.closed == [(old, "rotated")]
+
+
+def test_who_does_not_move_loses_its_lane_at_the_deadline() -> None:
+    desk_ = desk(max_connections=1, max_age=3600.0, reserve=300.0, idle_timeout=math.inf)
+    desk_.stay = True
+    (old,) = desk_.grow()
+    ada = Hold("ada")
+    desk_.converse(ada)
+    desk_.pass_time(3301.0)
+    desk_.open()
+    desk_.pass_time(147.0)
+    assert ada.leaving
+    desk_.pass_time(4.0)
+    assert (ada.lane, ada.lost, desk_.closed) == (None, "rotated", [(old, "rotated")])
+
+
+def test_a_polite_waiter_takes_no_lane_that_another_is_hot_on() -> None:
+    desk_ = desk(max_connections=1)
+    desk_.grow()
+    lane = desk_.converse(Hold("ada"))
+    polite = Waiter(polite=True)
+    desk_.did(desk_.roster.enqueue(polite, now=desk_.now))
+    assert desk_.waits(polite)
+    desk_.did(desk_.roster.let_go(lane.hold or Hold(), now=desk_.now))
+    assert polite.lane is lane
+
+
+def test_who_was_hot_on_a_lost_connection_is_told() -> None:
+    desk_ = desk(max_connections=1)
+    (conn,) = desk_.grow()
+    ada = Hold("ada")
+    desk_.converse(ada)
+    desk_.lose(conn)
+    assert (desk_.left, ada.lane, ada.lost) == ([ada], None, "lost")
+
+
 def test_a_response_in_flight_is_let_to_its_end() -> None:
     desk_ = desk(max_connections=1)
     (old,) = desk_.grow()
@@ -169,7 +220,7 @@ def test_a_response_in_flight_is_let_to_its_end() -> None:
     lane = desk_.take(ada)
     desk_.pass_time(3301.0)
     desk_.open()
-    assert old.state is ConnState.DRAINING
+    assert old.state is ConnState.LEAVING
     assert desk_.closed == []
     desk_.give(lane)
     assert desk_.closed == [(old, "rotated")]
@@ -194,7 +245,7 @@ def test_a_successor_that_fails_is_dialled_again() -> None:
     desk_.fail()
     desk_.pass_time(1.0)
     desk_.open()
-    assert old.state is ConnState.DRAINING
+    assert old.state is ConnState.LEAVING
 
 
 def test_few_successors_at_a_time() -> None:
@@ -210,7 +261,7 @@ def test_few_successors_at_a_time() -> None:
     for _ in range(4):
         desk_.open()
     ledger = desk_.roster.ledger
-    assert (len(ledger.open), len(ledger.dialing), len(ledger.conns[ConnState.DRAINING])) == (5, 0, 5)
+    assert (len(ledger.open), len(ledger.dialing), len(ledger.leaving)) == (5, 0, 5)
 
 
 def test_a_connection_without_conversations_needs_no_successor() -> None:
@@ -338,7 +389,7 @@ def test_giving_back_what_is_lost_already_changes_nothing(keep: bool, fouled: bo
     desk_.lose(conn)
     assert (ada.lane, ada.lost) == (None, "lost")
     assert desk_.roster.release(lane, keep=keep, fouled=fouled, now=desk_.now) == []
-    assert str(desk_.roster) == "dialing=0 open=0 draining=0 leased=0 idle=0 waiting=0"
+    assert str(desk_.roster) == "dialing=0 open=0 leaving=0 draining=0 leased=0 idle=0 waiting=0"
 
 
 def test_a_lost_connection_is_replaced_for_those_who_wait() -> None:

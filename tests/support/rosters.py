@@ -10,7 +10,7 @@ from attrs import define, field
 from pool.errors import DialFailed
 from pool.roster import Roster
 from pool.settings import Endpoint, Lanes, PoolSettings
-from pool.slots import Close, Command, Conn, Dial, Grant, Hold, Lane, Refuse, Waiter
+from pool.slots import Close, Command, Conn, Dial, Grant, Hold, Lane, Leave, Refuse, Waiter
 
 ENDPOINT = Endpoint(name="test", url="ws://test/v1/responses")
 
@@ -31,6 +31,8 @@ class Desk:
     granted: list[Waiter] = field(factory=list)
     refused: list[Waiter] = field(factory=list)
     closed: list[tuple[Conn, str]] = field(factory=list)
+    left: list[Hold] = field(factory=list)
+    stay: bool = False  # who is told to leave does not: what has no `on_leave` loses its lane at once
 
     def did(self, commands: Iterable[Command]) -> list[Command]:
         """Note what the roster asks for."""
@@ -45,6 +47,10 @@ class Desk:
                     self.refused.append(waiter)
                 case Close(conn, why):
                     self.closed.append((conn, why))
+                case Leave(hold):
+                    self.left.append(hold)
+                    if not self.stay:
+                        self.did(self.roster.let_go(hold, "rotated", now=self.now))
         return commands
 
     def ask(self, hold: Hold | None = None, *, near: Hold | None = None, pin: bool = False) -> Waiter:
