@@ -122,7 +122,7 @@ def test_within_a_loop_it_refuses_and_names_the_other(endpoint: Endpoint) -> Non
         refused()
 
     async def in_trio() -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         refused()
 
     asyncio.run(in_asyncio())
