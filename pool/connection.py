@@ -18,7 +18,7 @@ import trio
 from attrs import define, field
 
 from pool.dial import Wire, WireClosed
-from pool.errors import ConnectionLost, FrameTooLarge, RemoteProtocolError
+from pool.errors import ConnectionLost, FrameTooLarge, LocalProtocolError, RemoteProtocolError
 from pool.exchange import Exchange
 from pool.settings import PoolSettings
 from pool.slots import Conn, Lane
@@ -80,7 +80,8 @@ class Connection:
         try:
             with self._reading:
                 while True:
-                    self._take(await wire.receive())
+                    for message in await wire.receive():
+                        self._take(message)
         except WireClosed as end:
             closed = end
         except RemoteProtocolError as error:
@@ -147,13 +148,15 @@ class Connection:
 
     def _unclaimed(self, payload: dict[str, object]) -> tuple[str | None, Exchange | None]:
         """Find whom a message without a lane of ours is meant for."""
+        if payload.get("stream_id") is not None:
+            return None, None  # of another lane: a response that nobody waits for any more
         if payload["type"] == "error":
             # Errors about the request itself may come without its lane. Requests are read in order, so the
             # oldest that has no answer yet is the one.
             for stream_id, exchange in self.exchanges.items():
                 if exchange.cycle.state is CycleState.SENT:
                     return stream_id, exchange
-        elif "stream_id" not in payload and len(self.exchanges) == 1:
+        elif len(self.exchanges) == 1:
             return next(iter(self.exchanges.items()))  # a server that ignores lane names
         return None, None
 
@@ -176,13 +179,16 @@ class Connection:
         """Send a create on a lane and return its exchange.
 
         Raises:
-            LocalProtocolError: a response is in flight on the lane.
+            LocalProtocolError: a response is in flight on the lane, or the event names another one.
             FrameTooLarge: nothing was sent.
             ConnectionLost: nothing was sent, or not the whole of it; either way the server did not get it.
         """
+        if event.stream_id not in (None, lane.stream_id):
+            raise LocalProtocolError(f"{event.stream_id} is not this lease's lane ({lane})")
         message = encode(event, stream_id=lane.stream_id)
         self._check_size(len(message))
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._open_wire()  # before the lane's own state: on a connection that is gone every lane is lost
         cycle = self.cycle(lane.stream_id)
         cycle.send()
         exchange = Exchange(
@@ -205,6 +211,8 @@ class Connection:
                 del self.exchanges[lane.stream_id]
             raise
         exchange.delivered = True
+        if isinstance(exchange.error, ConnectionLost):
+            exchange.error.sent = True  # lost while the last of the frame was leaving
         return exchange
 
     async def post(self, event: ClientEvent) -> None:
@@ -214,14 +222,17 @@ class Connection:
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._send(message)
 
+    def _open_wire(self) -> Wire:
+        if self.wire is None:
+            raise ConnectionLost(f"{self.conn} was already closed", sent=False)
+        return self.wire
+
     def _check_size(self, size: int) -> None:
         if size + FRAME_MARGIN > self.frame_cap:
             raise FrameTooLarge(size=size, limit=self.frame_cap)
 
     async def _send(self, message: bytes) -> None:
-        wire = self.wire
-        if wire is None:
-            raise ConnectionLost(f"{self.conn} was already closed", sent=False)
+        wire = self._open_wire()
         timeout = self.settings.send_timeout
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             try:
