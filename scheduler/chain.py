@@ -123,6 +123,30 @@ class Chain:
         self.size += sum(len(item) for item in added)
         self.tip, self.tokens = response_id, tokens
 
+    @property
+    def encoded(self) -> Sequence[Encoded]:
+        """The transcript as it would be sent."""
+        return self._items
+
+    @property
+    def unanswered(self) -> list[str]:
+        """The ids of calls whose outputs are not in the transcript yet."""
+        calls: dict[str, None] = {}
+        for item in self.items:
+            kind, call_id = str(item.get("type")), item.get("call_id")
+            if isinstance(call_id, str):
+                if kind.endswith("_call"):
+                    calls[call_id] = None
+                else:
+                    calls.pop(call_id, None)
+        return list(calls)
+
+    def rebase(self, window: Sequence[Mapping[str, Any]], *, tokens: int) -> None:
+        """Go on from a compacted window, taken as it is: it stands for everything so far. There is no tip."""
+        self._items = [encoded(item) for item in window]
+        self.size = sum(len(item) for item in self._items)
+        self.tip, self.tokens = None, tokens
+
     def forget_tip(self) -> None:
         """The server does not know the tip any more, stored or not: the next turn is a replay."""
         self.tip = None

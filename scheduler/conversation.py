@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from pool.errors import PoolError
-from pool.exchange import Exchange
-from pool.lease import Lease
+from pool.errors import PoolError, SettingsError
+from pool.http import HttpClient
 from pool.pool import Pool
 from pool.slots import Hold
 from pool.wire.cycle import Finished
 from pool.wire.events import Encoded, ResponseCreate, ServerEvent
+from scheduler.budget import ReplayBudget
 from scheduler.chain import Chain, Plan, encode_input
-from scheduler.errors import ConversationBusy
+from scheduler.compaction import Compaction, compact
+from scheduler.errors import CallsUnanswered, ConversationBusy, RetryBudgetExceeded
 from scheduler.estimate import Average, Estimates
 from scheduler.outcome import calls_of, failure_of, incomplete_reason, text_of, usage_of
 from scheduler.recovery import Again, GiveUp, Remedy, recover
@@ -26,6 +28,7 @@ from scheduler.request import fields_of
 from scheduler.settings import SchedulerSettings
 from scheduler.stats import TurnRecorder
 from scheduler.turns import Placement, Turn, TurnRequest
+from scheduler.ways import FALLBACK, OVERSIZE, Carrier, Reply, Ways
 
 log = logging.getLogger("warmline.scheduler")
 
@@ -49,9 +52,17 @@ class Shared:
     pool: Pool
     settings: SchedulerSettings
     rng: random.Random
-    recorder: TurnRecorder = field(factory=TurnRecorder)
+    http: HttpClient | None = None
     estimates: Estimates = field(factory=Estimates)
     plain_models: set[str] = field(factory=set)  # models that have no encrypted reasoning to include
+    budget: ReplayBudget = field(init=False)
+    recorder: TurnRecorder = field(init=False)
+    ways: Ways = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.budget = ReplayBudget(self.settings.replay_budget)
+        self.recorder = TurnRecorder(self.budget)
+        self.ways = Ways(self.pool, self.http, self.settings.transport, self.estimates)
 
 
 @define(eq=False)
@@ -67,6 +78,8 @@ class Conversation:
     _busy: bool = field(default=False, init=False)
     _ended_at: float | None = field(default=None, init=False)  # the last turn
     _gap: Average | None = field(default=None, init=False)  # between two turns
+    _counted: int = field(default=0, init=False)  # turns of runs that are over
+    _request: TurnRequest | None = field(default=None, init=False)  # of the last turn
 
     def __attrs_post_init__(self) -> None:
         self._hold = Hold(self.name)
@@ -98,6 +111,9 @@ class Conversation:
     def close(self) -> None:
         """The conversation is over: its lane is free for others. A later turn would be a replay."""
         self._shared.pool.let_go(self._hold)
+        if self._request is not None:
+            self._shared.ways.ended(self._request, len(self.placements) - self._counted)
+            self._counted = len(self.placements)
 
     async def turn(
         self,
@@ -124,6 +140,7 @@ class Conversation:
             FrameTooLarge: the endpoint's sockets take no message of this size.
             LaneOverflow: `on_event` was too slow for too long.
             ConversationBusy: a turn of this conversation is under way.
+            RetryBudgetExceeded: recovery has sent too much again of late.
         """
         if self._busy:
             raise ConversationBusy(self.name)
@@ -133,6 +150,42 @@ class Conversation:
             return await _Attempts(self, encode_input(given), request, on_event).run()
         finally:
             self._busy = False
+
+    async def compact(self, request: TurnRequest) -> Compaction:
+        """Have the server compact the transcript, over HTTP; the conversation goes on from what it returns.
+
+        The next turn is a replay of that window (`replay:compacted`). A failure leaves the transcript as it was.
+
+        Args:
+            request: its model and instructions count; a conversation's turns and compactions may share one.
+
+        Raises:
+            SettingsError: the endpoint has no HTTP side.
+            CallsUnanswered: the model waits for tool outputs.
+            ConversationBusy: something else is under way on this conversation.
+            PoolError: the server refused, or could not be reached, for good.
+        """
+        shared, chain = self._shared, self._chain
+        if shared.http is None:
+            raise SettingsError(
+                "http_url", None, "compaction goes over HTTP: give the endpoint's base URL there"
+            )
+        if self._busy:
+            raise ConversationBusy(self.name)
+        if calls := chain.unanswered:
+            raise CallsUnanswered(self.name, calls)
+        self._busy = True
+        try:
+            done = await compact(chain, request, shared.http, settings=shared.settings, rng=shared.rng)
+        finally:
+            self._busy = False
+        self._left_its_lane("compacted")
+        return done
+
+    def _left_its_lane(self, why: str) -> None:
+        """What its lane remembers is of no use any more."""
+        self._shared.pool.let_go(self._hold)
+        self._hold.lost, self._near = why, None
 
     def _came_back(self) -> None:
         """Learn how long the conversation stays away between two turns."""
@@ -158,6 +211,8 @@ class _Attempts:
     free: int = field(default=1, init=False)  # that did not, and the present one
     remedies: set[Remedy] = field(factory=set, init=False)  # already tried
     seen: bool = field(default=False, init=False)  # the caller has been given events of the present try
+    forced: str | None = field(default=None, init=False)  # why the turn must go over HTTP from now on
+    over_http: str | None = field(default=None, init=False)  # why the present try goes over HTTP, if it does
 
     async def run(self) -> Turn:
         shared = self.conversation._shared
@@ -171,13 +226,29 @@ class _Attempts:
                     free_attempts=self.free,
                     settings=shared.settings,
                     rng=shared.rng,
+                    over=shared.ways.over(self.over_http),
                 )
                 if isinstance(action, GiveUp) or action.remedy in self.remedies:
                     raise
-                log.info("%s: again in %.2f s (%s)", self.conversation.name, action.delay, error)
-            await self._prepare(action)
+                delay = max(action.delay, self._charge(action, error))
+                log.info("%s: again in %.2f s (%s)", self.conversation.name, delay, error)
+            await self._prepare(action, delay)
 
-    async def _prepare(self, action: Again) -> None:
+    def _charge(self, action: Again, error: PoolError) -> float:
+        """Pay for what is about to be sent again; return the seconds until the budget allows it."""
+        shared, chain = self.conversation._shared, self.conversation._chain
+        if not action.resend:
+            return 0.0
+        now, limit = trio.current_time(), shared.settings.retry_after_max
+        wait = shared.budget.wait(now)
+        if wait > limit:
+            raise RetryBudgetExceeded(wait=wait, limit=shared.budget.per_minute) from error
+        stored = chain.store and chain.tip is not None
+        context = 0 if stored else chain.tokens
+        shared.budget.spend(context + sum(map(len, self.new)) // BYTES_A_TOKEN, now)
+        return wait
+
+    async def _prepare(self, action: Again, delay: float) -> None:
         self.conversation._shared.recorder.retries[action.reason] += 1
         if action.costs_attempt:
             self.tries += 1
@@ -189,7 +260,7 @@ class _Attempts:
         if self.seen and self.on_event is not None:
             self.seen = False
             await self.on_event(Restarted(reason=action.reason))
-        await trio.sleep(action.delay)
+        await trio.sleep(delay)
 
     def _apply(self, remedy: Remedy) -> None:
         conversation, shared = self.conversation, self.conversation._shared
@@ -203,22 +274,49 @@ class _Attempts:
                 shared.plain_models.add(self.request.model)
             case Remedy.PLAIN_ITEMS:
                 conversation._chain.strip()
+            case Remedy.OVERSIZE:
+                self.forced = OVERSIZE
+            case Remedy.FALLBACK:
+                self.forced = FALLBACK
+            case Remedy.NO_HTTP:
+                self.forced = None
+                shared.ways.no_http()
+
+    def _way(self, fields: Encoded) -> AbstractAsyncContextManager[Carrier]:
+        """Choose between a lane and HTTP, and return the right to it."""
+        conversation, ways = self.conversation, self.conversation._shared.ways
+        chain, hold = conversation._chain, conversation._hold
+        delta = chain.tip is not None and (
+            chain.store or hold.lane is not None or conversation._near is not None
+        )
+        self.over_http = self.forced or ways.choose(
+            self.request,
+            hold,
+            size=sum(map(len, self.new)) + len(fields) + (0 if delta else chain.size),
+            tokens=chain.tokens,
+            stored=chain.store,
+            done=len(conversation.placements) - conversation._counted,
+        )
+        if self.over_http is not None:
+            return ways.line()
+        return ways.pool.lease(hold, near=conversation._near, holder=conversation.name)
 
     async def _try(self) -> Turn:
         conversation, shared, request = self.conversation, self.conversation._shared, self.request
         chain, hold = conversation._chain, conversation._hold
-        lease = await shared.pool.acquire(hold, near=conversation._near, holder=conversation.name)
-        try:
+        fields = fields_of(
+            request,
+            store=chain.store,
+            encrypted_reasoning=not chain.store and request.model not in shared.plain_models,
+        )
+        async with self._way(fields) as lease:
             plan = chain.plan(self.new, remembered=lease.remembers(chain.tip), lost=hold.lost)
-            hold.lost = None
+            if self.over_http is not None:
+                plan = evolve(plan, reason=self.over_http)
+            else:
+                hold.lost = None
             create = ResponseCreate(
-                input=plan.items,
-                previous_response_id=plan.previous_response_id,
-                fields=fields_of(
-                    request,
-                    store=chain.store,
-                    encrypted_reasoning=not chain.store and request.model not in shared.plain_models,
-                ),
+                input=plan.items, previous_response_id=plan.previous_response_id, fields=fields
             )
             exchange = await lease.send(create, stream=self.on_event is not None)
             self._expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN)
@@ -228,8 +326,6 @@ class _Attempts:
                     for event in events:
                         await self.on_event(event)
             finished = await exchange.result()
-        finally:
-            lease.release()
         failure = failure_of(finished)
         if failure is not None:
             raise failure
@@ -243,22 +339,28 @@ class _Attempts:
         hold.gap = shared.estimates.gap.value if gap is None else gap.value
         hold.worth = shared.estimates.replay(self.request.model).of(tokens, stored=conversation.store)
 
-    def _learn(self, plan: Plan, finished: Finished, exchange: Exchange) -> None:
-        conversation, estimates = self.conversation, self.conversation._shared.estimates
+    def _learn(self, plan: Plan, finished: Finished, exchange: Reply) -> None:
+        conversation, shared = self.conversation, self.conversation._shared
         tokens = usage_of(finished.response).total_tokens
         if exchange.first_output_at is not None:
             seconds = exchange.first_output_at - exchange.sent_at
-            estimates.replay(self.request.model).saw(plan.reason, tokens=tokens, seconds=seconds)
+            if self.over_http is None:
+                shared.estimates.replay(self.request.model).saw(plan.reason, tokens=tokens, seconds=seconds)
+            else:
+                stored = plan.kind == "delta"
+                shared.ways.took(self.request, tokens=tokens, stored=stored, seconds=seconds)
         self._expect(tokens)
         conversation._ended_at = trio.current_time()
 
-    def _finish(self, plan: Plan, finished: Finished, exchange: Exchange, lease: Lease) -> Turn:
+    def _finish(self, plan: Plan, finished: Finished, exchange: Reply, lease: Carrier) -> Turn:
         conversation, output = self.conversation, finished.output
         assert finished.response_id is not None
         assert exchange.first_event_at is not None
         usage, calls = usage_of(finished.response), calls_of(output)
         conversation._chain.commit(self.new, output, finished.response_id, tokens=usage.total_tokens)
-        conversation._near = None
+        conversation._near, conversation._request = None, self.request
+        if self.over_http is not None:
+            conversation._left_its_lane("http")
         turn = Turn(
             response_id=finished.response_id,
             status="completed" if finished.status == "completed" else "incomplete",

@@ -5,6 +5,7 @@ What goes wrong on the wire keeps its name from `pool.errors`: it passes through
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 
@@ -19,6 +20,29 @@ class ConversationBusy(SchedulerError):
         self.name = name
         super().__init__(
             f"a turn of conversation {name!r} is under way; await it, or use conversation.fork()"
+        )
+
+
+class CallsUnanswered(SchedulerError):
+    """A conversation whose model waits for tool outputs cannot be compacted: take the turn that gives them first."""
+
+    def __init__(self, name: str, call_ids: Sequence[str]) -> None:
+        self.name, self.call_ids = name, tuple(call_ids)
+        waiting = ", ".join(self.call_ids)
+        super().__init__(f"conversation {name!r} has calls without outputs ({waiting}); give them first")
+
+
+class RetryBudgetExceeded(SchedulerError):
+    """Recovery has sent too much again: something is wrong that more tries do not mend. Or raise `replay_budget`.
+
+    `wait` is how long the next try would have to wait, in seconds; `limit` is in tokens a minute. The error that
+    the turn could not recover from is the `__cause__`.
+    """
+
+    def __init__(self, *, wait: float, limit: float) -> None:
+        self.wait, self.limit = wait, limit
+        super().__init__(
+            f"replay_budget of {limit:,.0f} tokens a minute is used up: the next try is {wait:.0f} s away"
         )
 
 

@@ -88,10 +88,13 @@ class ReplayCost:
         else:
             self._replays.add(tokens, seconds)
 
+    def cold(self, tokens: int, *, stored: bool) -> float:
+        """Return how long a turn takes on a lane that does not remember its conversation."""
+        return self._hydrations.value if stored else self._replays.at(tokens)
+
     def of(self, tokens: int, *, stored: bool) -> float:
-        """Return how much longer a turn takes on a lane that does not remember its conversation."""
-        cold = self._hydrations.value if stored else self._replays.at(tokens)
-        return max(0.0, cold - self._hot.value)
+        """Return how much longer that is than on one that does."""
+        return max(0.0, self.cold(tokens, stored=stored) - self._hot.value)
 
 
 @define(eq=False)

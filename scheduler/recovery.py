@@ -7,16 +7,18 @@ Theory of operation
     run only after a response has completed, so no second try can run one twice. A second loss in a row backs off
     like any other failure: a server that drops what it is sent must not be fed as fast as it drops.
 
+        message over the frame cap              over HTTP, if there is that; else the caller's
+        closed as too big (1009)                the same; without HTTP once more: it may have been a neighbour's
         not sent (stale socket)                 next lane at once; costs no attempt
         refused: parent not found, limits       again at once, as a replay; costs no attempt
         refused: lane names                     downgrade to single lanes, again; costs no attempt
         refused: encrypted reasoning            again without asking for it; costs no attempt
         refused: items not stored after all     again as if nothing were stored; costs no attempt
         sent, lost before any event             `ambiguous`: resend or fail
-        closed as too big (1009)                the same, but once only: it may have been a neighbour's message
         lost or refused in mid-response         `interrupted`: restart or fail
         429, overloaded, server error           wait as told, or back off
-        dial failed                             back off, unless it cannot help
+        dial failed                             over HTTP, if there is that; else back off, unless it cannot help
+        the endpoint has no HTTP side after all over a socket; costs no attempt
         anything else                           the caller's
 """
 
@@ -31,6 +33,7 @@ from attrs import frozen
 from pool.errors import (
     ConnectionLost,
     DialFailed,
+    FrameTooLarge,
     PoolError,
     RemoteProtocolError,
     ResponseFailed,
@@ -47,6 +50,8 @@ REFUSED_OUTRIGHT = frozenset(
 NEVER = frozenset({"usage_limit_reached", "insufficient_quota", "billing_hard_limit_reached"})
 LATER = frozenset({"rate_limit_exceeded", "server_is_overloaded", "slow_down", "server_error", "overloaded"})
 TOO_BIG = 1009  # close code
+UNAUTHORIZED = 401  # the key is as wrong over HTTP
+NO_ROUTE = frozenset({404, 405, 501})  # without a code: nobody answers to this path or method
 _TRY_AGAIN = re.compile(r"try again in\s+", re.IGNORECASE)
 # One step of "1m30.951s", "6m0s", "20ms", "2 minutes".
 _STEP = re.compile(
@@ -63,6 +68,18 @@ class Remedy(enum.Enum):
     SINGLE_LANES = "the endpoint refuses lane names"
     PLAIN_REASONING = "the model has no encrypted reasoning to include"
     PLAIN_ITEMS = "the server has not kept items that were to be stored"
+    OVERSIZE = "no socket takes a message of this size: this turn goes over HTTP"
+    FALLBACK = "no socket can be opened: this turn goes over HTTP"
+    NO_HTTP = "the endpoint has no HTTP side: sockets alone from now on"
+
+
+class Over(enum.Enum):
+    """Which way a try has gone, and whether there is another one."""
+
+    SOCKETS = "a socket; there is nothing else"
+    SOCKET = "a socket; HTTP would do as well"
+    HTTP = "HTTP; a socket would do as well"
+    HTTP_ALONE = "HTTP; there is nothing else"
 
 
 @frozen(kw_only=True)
@@ -73,6 +90,7 @@ class Again:
     delay: float = 0.0
     costs_attempt: bool = True
     remedy: Remedy | None = None  # without it the same refusal would come again
+    resend: bool = True  # what is sent again counts against the budget of replayed tokens
 
 
 @frozen
@@ -81,10 +99,16 @@ class GiveUp:
 
 
 def recover(
-    error: PoolError, *, attempts: int, free_attempts: int, settings: SchedulerSettings, rng: random.Random
+    error: PoolError,
+    *,
+    attempts: int,
+    free_attempts: int,
+    settings: SchedulerSettings,
+    rng: random.Random,
+    over: Over = Over.SOCKETS,
 ) -> Again | GiveUp:
     """Say what to do about a failed try. `attempts` and `free_attempts` count the tries so far, this one included."""
-    action = _row(error, attempts, settings, rng)
+    action = _other_way(error, over) or _row(error, attempts, settings, rng)
     if isinstance(action, Again):
         used, limit = (
             (attempts, settings.attempts) if action.costs_attempt else (free_attempts, settings.free_attempts)
@@ -92,6 +116,21 @@ def recover(
         if used >= limit:
             return GiveUp()
     return action
+
+
+def _other_way(error: PoolError, over: Over) -> Again | None:
+    """Return what to do when the other way may do better, or None."""
+    match error:
+        case FrameTooLarge() if over is Over.SOCKET:
+            return Again(reason="oversize", costs_attempt=False, remedy=Remedy.OVERSIZE, resend=False)
+        case ConnectionLost(code=1009, started=False) if over is Over.SOCKET:
+            return Again(reason="closed as too big", remedy=Remedy.OVERSIZE)
+        case DialFailed() if over is Over.SOCKET and error.status != UNAUTHORIZED:
+            return Again(reason="dial failed", costs_attempt=False, remedy=Remedy.FALLBACK, resend=False)
+        case ResponseFailed(started=False, code=None, param=None) if over is Over.HTTP:
+            if error.status in NO_ROUTE and not error.message.startswith("Item with id"):
+                return Again(reason="no HTTP", costs_attempt=False, remedy=Remedy.NO_HTTP, resend=False)
+    return None
 
 
 def _row(error: PoolError, attempts: int, settings: SchedulerSettings, rng: random.Random) -> Again | GiveUp:
@@ -107,7 +146,7 @@ def _row(error: PoolError, attempts: int, settings: SchedulerSettings, rng: rand
         case ResponseFailed():
             return _refused(error, attempts, settings, rng)
         case DialFailed(hopeless=False):
-            return _later("dial failed", error.retry_after, attempts, settings, rng)
+            return _later("dial failed", error.retry_after, attempts, settings, rng, resend=False)
         case _:
             return GiveUp()
 
@@ -121,11 +160,18 @@ def _interrupted(
 
 
 def _later(
-    reason: str, told: float | None, attempts: int, settings: SchedulerSettings, rng: random.Random
+    reason: str,
+    told: float | None,
+    attempts: int,
+    settings: SchedulerSettings,
+    rng: random.Random,
+    *,
+    resend: bool = True,
 ) -> Again | GiveUp:
     if told is not None and told > settings.retry_after_max:
         return GiveUp()
-    return Again(reason=reason, delay=backoff(attempts, settings, rng) if told is None else told)
+    delay = backoff(attempts, settings, rng) if told is None else told
+    return Again(reason=reason, delay=delay, resend=resend)
 
 
 def _refused(

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from attrs import define, field
 
 from pool.dial import Dial
+from pool.errors import SettingsError
+from pool.http import HttpClient, open_http
 from pool.placement import Placement
 from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, PoolSettings
@@ -27,21 +29,43 @@ async def open_scheduler(
     pool_settings: PoolSettings | None = None,
     settings: SchedulerSettings | None = None,
     dial: Dial | None = None,
+    http: HttpClient | None = None,
     placement: Placement | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Scheduler]:
     """Open a scheduler over a pool of its own; both close with the block.
 
     Who gives up its lane when lanes are scarce is decided by expected cost; `placement` puts another policy in its
-    place. As with `open_pool`, an error of the block arrives in an `ExceptionGroup`.
+    place. `http` is for turns over HTTP; one is opened where the endpoint has an `http_url`, but not beside a `dial`
+    of your own. As with `open_pool`, an error of the block arrives in an `ExceptionGroup`.
 
     Raises:
-        SettingsError: it is already plain that there is no key.
+        SettingsError: it is already plain that there is no key, or the transport is HTTP and there is none.
     """
-    async with open_pool(
-        endpoint, pool_settings, dial=dial, placement=placement or ByCost(), rng=rng
-    ) as pool:
-        yield Scheduler(pool, settings, rng=rng)
+    settings, pool_settings = settings or SchedulerSettings(), pool_settings or PoolSettings()
+    if settings.transport == "http":
+        pool_settings = pool_settings.with_(min_idle=0)
+    async with (
+        _http_side(endpoint, pool_settings, settings, http, own=dial is not None) as client,
+        open_pool(endpoint, pool_settings, dial=dial, placement=placement or ByCost(), rng=rng) as pool,
+    ):
+        yield Scheduler(pool, settings, http=client, rng=rng)
+
+
+@asynccontextmanager
+async def _http_side(
+    endpoint: Endpoint,
+    pool_settings: PoolSettings,
+    settings: SchedulerSettings,
+    given: HttpClient | None,
+    *,
+    own: bool,
+) -> AsyncIterator[HttpClient | None]:
+    if given is not None or own or endpoint.http_url is None:
+        yield given
+        return
+    async with open_http(endpoint, pool_settings, connections=settings.http_connections) as client:
+        yield client
 
 
 @define(eq=False, init=False)
@@ -53,10 +77,20 @@ class Scheduler:
     _serial: Iterator[int] = field(repr=False)
 
     def __init__(
-        self, pool: Pool, settings: SchedulerSettings | None = None, *, rng: random.Random | None = None
+        self,
+        pool: Pool,
+        settings: SchedulerSettings | None = None,
+        *,
+        http: HttpClient | None = None,
+        rng: random.Random | None = None,
     ) -> None:
+        settings = settings or SchedulerSettings()
+        if settings.transport == "http" and http is None:
+            raise SettingsError(
+                "transport", "http", "the endpoint has no http_url, or http=open_http(...) was not given"
+            )
         self.pool = pool
-        self._shared = Shared(pool=pool, settings=settings or SchedulerSettings(), rng=rng or random.Random())
+        self._shared = Shared(pool=pool, settings=settings, rng=rng or random.Random(), http=http)
         self._serial = itertools.count(1)
 
     def conversation(self, *, name: str | None = None, store: bool = False) -> Conversation:

@@ -38,6 +38,16 @@ class SchedulerSettings:
         default=300.0, validator=at_least(0)
     )  # a longer wait asked for is a failure
 
+    # Tokens a minute that recovery may send again; then it waits, or gives up when it would have to wait for longer
+    # than retry_after_max. A quarter of the 40 million tokens a minute that OpenAI's largest tiers have.
+    replay_budget: int = field(default=10_000_000, validator=whole(1))
+
+    # auto: sockets, and HTTP for what they cannot carry, while they are down, and for runs too short for a dial.
+    transport: Literal["auto", "websocket", "http"] = field(
+        default="auto", validator=in_(("auto", "websocket", "http"))
+    )
+    http_connections: int = field(default=64, validator=whole(1))  # each carries one turn at a time
+
     # Admission: see docs/admission.md. None: no limit, but for turns those that the pool has lanes for, and a quarter
     # more, so that a lane that becomes free finds somebody at once, and everybody else waits where fairness is kept.
     max_in_flight: int | None = field(default=None, validator=optional(whole(1)))  # turns

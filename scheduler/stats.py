@@ -10,6 +10,7 @@ from hdrh.histogram import HdrHistogram
 
 from pool.stats import Summary
 from pool.stats.recorder import histogram, record
+from scheduler.budget import ReplayBudget
 from scheduler.turns import Turn, Usage
 
 
@@ -23,6 +24,7 @@ class SchedulerStats:
     bytes_sent: int = 0
     bytes_saved: int = 0
     tokens_saved: int = 0
+    tokens_replayed: int = 0  # sent again by recovery; counted against `replay_budget`
     usage: Usage = field(factory=Usage)
     first_event: Summary = field(factory=Summary)
     turn: Summary = field(factory=Summary)
@@ -32,6 +34,7 @@ class SchedulerStats:
 class TurnRecorder:
     """Counts finished turns."""
 
+    budget: ReplayBudget
     retries: Counter[str] = field(factory=Counter)
     _placements: Counter[str] = field(factory=Counter)
     _sums: Counter[str] = field(factory=Counter)
@@ -63,6 +66,7 @@ class TurnRecorder:
             bytes_sent=sums["sent"],
             bytes_saved=sums["saved"],
             tokens_saved=sums["tokens_saved"],
+            tokens_replayed=self.budget.spent,
             usage=Usage(
                 input_tokens=sums["input"],
                 cached_tokens=sums["cached"],

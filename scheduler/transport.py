@@ -7,8 +7,8 @@ Theory of operation
         http:setting    because the settings say so
         http:oversize   because no socket takes a message of its size
         http:fallback   because the sockets are down (the breaker over the dials is not closed) and none is open
-        http:short      because a socket would have to be dialled for it, and its run is not expected to last
-                        long enough to earn that back
+        http:short      because a socket would have to be dialled for it, and its run is expected to end within
+                        `SHORT` turns, too soon to earn that back
 
     and in no other case: not when its lane is hot, not when an idle lane is at hand, and not to escape a queue. How
     long runs last is learned from those that have ended. Before anything is known they are taken for long ones, and
@@ -28,6 +28,7 @@ PRIOR_RUNS, PRIOR_TURNS = 4.0, 20  # before any run has ended: as if so many had
 # s, what a turn over HTTP takes longer than on an open socket. OpenAI's WebSocket guide: up to 40 % for rollouts of
 # 20 and more tool calls, most of it the replay, which is counted apart.
 PRIOR_OVERHEAD = 0.08
+SHORT = 4.0  # turns; who is expected to take more gets a socket, whatever the costs seem to be
 PRIOR_DIAL = 0.3  # s; TCP, TLS and the upgrade to a host of another continent
 
 
@@ -59,7 +60,8 @@ def choose(setting: TransportSetting, view: View) -> str | None:
     if view.broken and not view.open:
         return "http:fallback"
     over_http = view.turns_left * view.overhead + (view.turns_left - 1) * view.replay
-    return "http:short" if view.growing and over_http < view.dial else None
+    short = view.turns_left <= SHORT and over_http < view.dial
+    return "http:short" if view.growing and short else None
 
 
 @define(eq=False)

@@ -146,7 +146,7 @@ def test_what_is_tried_again_later(error: PoolError, reason: str) -> None:
         for attempts in range(1, settings.attempts):
             for free in (1, settings.free_attempts):
                 assert decide(error, settings, attempts=attempts, free=free) == Again(
-                    reason=reason, delay=0.5 * 2 ** (attempts - 1)
+                    reason=reason, delay=0.5 * 2 ** (attempts - 1), resend=reason != "dial failed"
                 )
         assert decide(error, settings, attempts=settings.attempts) == GiveUp()
 
@@ -188,7 +188,9 @@ def test_a_wait_that_we_are_told() -> None:
     settings = SchedulerSettings(retry_after_max=10)
     for told in (0.0, 0.2, 10.0):
         assert decide(failed(status=429, retry_after=told), settings) == Again(reason="429", delay=told)
-        assert decide(DialFailed("x", retry_after=told), settings) == Again(reason="dial failed", delay=told)
+        assert decide(DialFailed("x", retry_after=told), settings) == Again(
+            reason="dial failed", delay=told, resend=False
+        )
     assert decide(failed(status=429, retry_after=10.1), settings) == GiveUp()
     assert decide(DialFailed("x", retry_after=10.1), settings) == GiveUp()
     words = "Rate limit reached. Please try again in 7.5s. Visit ..."

@@ -20,6 +20,7 @@ COLD = View(growing=True, turns_left=1.0)  # a dial would be needed, for one tur
         ({}, "http:short"),
         ({"turns_left": 2.0}, "http:short"),
         ({"turns_left": 20.0}, None),
+        ({"turns_left": 5.0, "dial": 60.0}, None),
         ({"turns_left": 2.0, "replay": 1.0}, None),  # the second turn would have to replay
         ({"turns_left": 1.0, "replay": 1.0}, "http:short"),  # a single one has nothing to replay
         ({"dial": 0.01}, None),

@@ -1,0 +1,159 @@
+"""The ways a turn can go: a lane of the pool, or a line over HTTP. The shell around `transport`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from attrs import define, field
+
+from pool.http import HttpClient, Line
+from pool.pool import Pool
+from pool.slots import Hold
+from pool.wire.cycle import Finished
+from pool.wire.events import ResponseCreate, ServerEvent
+from scheduler.estimate import Average, Estimates
+from scheduler.recovery import Over
+from scheduler.transport import PRIOR_OVERHEAD, RunLengths, TransportSetting, View, choose
+from scheduler.turns import TurnRequest
+
+LEAST_OVERHEAD = 0.02  # s; HTTP is never free, whatever the noise in the measurements says
+FALLBACK, OVERSIZE = "http:fallback", "http:oversize"
+
+
+class Reply(Protocol):
+    """A response in flight: an `Exchange` of a lane, or an `HttpExchange`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request."""
+        ...
+
+    @property
+    def sent_at(self) -> float:
+        """When it was sent."""
+        ...
+
+    @property
+    def first_event_at(self) -> float | None:
+        """When the first event came."""
+        ...
+
+    @property
+    def first_output_at(self) -> float | None:
+        """When the first event beyond "it has started" came."""
+        ...
+
+    async def batch(self) -> list[ServerEvent]:
+        """Wait for events; empty after the terminal one."""
+        ...
+
+    async def result(self) -> Finished:
+        """Wait for the end."""
+        ...
+
+
+class Carrier(Protocol):
+    """The right to one turn, whichever way it goes: a `Lease` or a `Line`."""
+
+    @property
+    def connection_name(self) -> str:
+        """As logs and placements call it."""
+        ...
+
+    @property
+    def lane_name(self) -> str:
+        """As logs and placements call it."""
+        ...
+
+    @property
+    def waited(self) -> float:
+        """Seconds, for the lane."""
+        ...
+
+    @property
+    def damage(self) -> float:
+        """Seconds that the lane's last owner is expected to lose."""
+        ...
+
+    def remembers(self, response_id: str | None) -> bool:
+        """The server has this response in the connection's memory."""
+        ...
+
+    async def send(self, event: ResponseCreate, *, stream: bool = False) -> Reply:
+        """Start the response."""
+        ...
+
+
+@define(eq=False)
+class Ways:
+    """Chooses the way of each turn of one scheduler, and learns what that needs."""
+
+    pool: Pool
+    http: HttpClient | None  # None: sockets only
+    setting: TransportSetting
+    estimates: Estimates
+    _missing: bool = field(default=False, init=False)  # the endpoint has turned out to have no HTTP side
+    _lengths: dict[tuple[str, bool], RunLengths] = field(factory=dict, init=False)
+    _overhead: Average = field(factory=lambda: Average(PRIOR_OVERHEAD, 0.1), init=False)
+
+    @property
+    def optional(self) -> bool:
+        """A turn may go either way."""
+        return self.setting == "auto" and self.http is not None and not self._missing
+
+    def choose(
+        self, request: TurnRequest, hold: Hold, *, size: int, tokens: int, stored: bool, done: int
+    ) -> str | None:
+        """Return why the turn goes over HTTP; None for a socket.
+
+        `size`: bytes of its message on a socket. `tokens`: of the context. `done`: turns of its run so far.
+        """
+        if not self.optional:
+            return choose(self.setting, View())
+        prospects = self.pool.prospects(hold)
+        view = View(
+            size=size,
+            frame_cap=self.pool.endpoint.frame_cap,
+            hot=prospects.hot,
+            idle=prospects.idle,
+            open=prospects.open,
+            growing=prospects.growing,
+            broken=prospects.broken,
+            dial=View().dial if prospects.dial is None else prospects.dial,
+            overhead=max(LEAST_OVERHEAD, self._overhead.value),
+            replay=self.estimates.replay(request.model).of(tokens, stored=stored),
+            turns_left=self._runs(request).left(done),
+        )
+        reason = choose(self.setting, view)
+        if reason == FALLBACK:
+            self.pool.probe()
+        return reason
+
+    def line(self) -> AbstractAsyncContextManager[Line]:
+        """Give the right to one turn over HTTP."""
+        assert self.http is not None
+        return self.http.line()
+
+    def over(self, reason: str | None) -> Over:
+        """Say for `recover` which way a turn has gone, and whether there is another one."""
+        if reason is None:
+            return Over.SOCKET if self.optional else Over.SOCKETS
+        return Over.HTTP if self.optional else Over.HTTP_ALONE
+
+    def no_http(self) -> None:
+        """The endpoint answers to nothing on its HTTP side: use sockets alone from now on."""
+        self._missing = True
+
+    def took(self, request: TurnRequest, *, tokens: int, stored: bool, seconds: float) -> None:
+        """A turn over HTTP took so long to its first output: learn how much longer that is."""
+        expected = self.estimates.replay(request.model).cold(tokens, stored=stored)
+        self._overhead.add(seconds - expected)
+
+    def ended(self, request: TurnRequest, turns: int) -> None:
+        """A run has ended after so many turns."""
+        self._runs(request).finished(turns)
+
+    def _runs(self, request: TurnRequest) -> RunLengths:
+        # Runs without tools are mostly one turn long, whatever those with tools do.
+        return self._lengths.setdefault((request.model, bool(request.tools)), RunLengths())
