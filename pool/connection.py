@@ -50,6 +50,7 @@ class Connection:
     memory: Memory = field(factory=Memory, init=False)
     wire: Wire | None = field(default=None, init=False)
     pinged_at: float | None = field(default=None, init=False)
+    proven: bool = field(default=False, init=False)  # a response has ended on it
     strays: int = field(default=0, init=False)
     expired: bool = field(default=False, init=False)  # the server has said that it will close
     bytes_sent: int = field(default=0, init=False)  # once it has ended; until then ask the wire
@@ -161,6 +162,7 @@ class Connection:
         return None, None
 
     def _remember(self, stream_id: str | None, exchange: Exchange, finished: Finished) -> None:
+        self.proven = True
         if finished.status == "refused":
             self.memory.refused(stream_id, exchange.parent)
             if finished.error is not None and finished.error.code == NAME_LIMIT:

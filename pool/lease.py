@@ -21,6 +21,7 @@ class Lease:
     lane: Lane
     _connection: Connection | None
     _give_back: Callable[[Lease], None]
+    _own: bool = False  # the lane was its holder's already
     waited: float = 0.0  # s, for the lane
     damage: float = (
         0.0  # s, what the conversation that was hot on the lane is expected to lose; 0: nobody was
@@ -86,8 +87,12 @@ class Lease:
 
     @property
     def hot(self) -> bool:
-        """The server remembers a response on this lane."""
-        return self._connection is not None and self._connection.memory.tip(self.lane.stream_id) is not None
+        """The server remembers a response of this lease's holder on the lane."""
+        tip = None if self._connection is None else self._connection.memory.tip(self.lane.stream_id)
+        if tip is None or self._own:
+            return tip is not None
+        finished = self.exchange.finished if self.exchange is not None else None
+        return finished is not None and finished.response_id == tip
 
     def release(self) -> None:
         """Give the lane back, whatever state it is in. Does nothing the second time."""

@@ -4,7 +4,8 @@ Theory of operation
     Dials take tokens, refilled at `rate` up to `burst`. A refusal that says "too many" (403 or 429 at the
     upgrade) halves the rate and empties the bucket; every success raises the rate by a tenth of its base again.
     Any failure holds the next dial back, twice as long each time in a row, at most `LONGEST` seconds, or as long
-    as the server said. The hold is jittered, so that a fleet of processes does not come back in step.
+    as the server said. So does a connection that opens and is closed before any response has ended on it: some
+    servers refuse that way. The hold is jittered, so that a fleet of processes does not come back in step.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ class Pacer:
     burst: int
     rng: random.Random
     failures: int = field(default=0, init=False)  # in a row
+    flaps: int = field(
+        default=0, init=False
+    )  # connections in a row that opened and were closed before any use
     rate: float = field(init=False)
     _tokens: float = field(init=False)
     _filled_at: float = field(default=-math.inf, init=False)
     _held_until: float = field(default=-math.inf, init=False)
+    _flap_until: float = field(default=-math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.rate, self._tokens = self.base, float(self.burst)
@@ -47,7 +52,7 @@ class Pacer:
         missing = 1.0 - self._tokens
         # The small slack keeps a caller who wakes exactly then from finding the bucket a rounding error short.
         by_tokens = now + missing / self.rate if missing > 1e-9 else now
-        return max(by_tokens, self._held_until)
+        return max(by_tokens, self._held_until, self._flap_until)
 
     def take(self, now: float) -> None:
         """A dial starts. Call it only when `ready_at(now) <= now`."""
@@ -69,6 +74,16 @@ class Pacer:
             self._tokens = min(self._tokens, 0.0)
         hold = min(SHORTEST * 2 ** min(self.failures - 1, 10), LONGEST) * self.rng.uniform(0.75, 1.25)
         self._held_until = max(self._held_until, now + (hold if retry_after is None else retry_after))
+
+    def flapped(self, now: float) -> None:
+        """A connection opened, and the server closed it before it was of any use."""
+        self.flaps += 1
+        hold = min(SHORTEST * 2 ** min(self.flaps - 1, 10), LONGEST) * self.rng.uniform(0.75, 1.25)
+        self._flap_until = max(self._flap_until, now + hold)  # no dial that succeeds lifts this one
+
+    def steady(self) -> None:
+        """A connection has been of use."""
+        self.flaps = 0
 
     def _fill(self, now: float) -> None:
         if self._filled_at == -math.inf:

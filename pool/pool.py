@@ -28,6 +28,9 @@ from pool.stats.recorder import record
 log = logging.getLogger("warmline.pool")
 
 DIAL_WEIGHT = 0.2  # of the latest dial in their average
+USELESS = (
+    5.0  # s; a connection that the server closes sooner, before any response has ended on it, was a refusal
+)
 LOST = frozenset({None, "silent", "stalled"})  # why a connection ended that we would rather have kept
 
 
@@ -173,7 +176,7 @@ class Pool:
         record(self.recorder.wait, waited)
         self.recorder.counts["leased"] += 1
         connection = self._connections.get(waiter.lane.conn)
-        return Lease(waiter.lane, connection, self._take_back, waited, waiter.damage)
+        return Lease(waiter.lane, connection, self._take_back, waiter.own, waited, waiter.damage)
 
     def _take_back(self, lease: Lease) -> None:
         now = trio.current_time()
@@ -351,7 +354,9 @@ class Pool:
         log.log(
             logging.WARNING if name == "lost" else logging.DEBUG, "%s ended: %s", conn, why or "by the server"
         )
-        self._apply(self._roster.lost(conn, now=trio.current_time()))
+        now = trio.current_time()
+        useless = why is None and not connection.proven and now - conn.opened_at < USELESS
+        self._apply(self._roster.lost(conn, useless=useless, now=now))
 
     def _ended(self, connection: Connection, failure: DialFailed | None) -> None:
         conn, now = connection.conn, trio.current_time()
@@ -369,6 +374,7 @@ class Pool:
         if exchange.finished is not None and ended is not None and first is not None:
             record(self.recorder.first_event, first - exchange.sent_at)
             record(self.recorder.turn, ended - exchange.sent_at)
+            self._roster.pacer.steady()
             if exchange.lane.state is LaneState.FOULED:
                 self._apply(self._roster.drained(exchange.lane, now=trio.current_time()))
 

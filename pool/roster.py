@@ -237,8 +237,10 @@ class Roster:
             commands += [self._refuse(waiter, error) for waiter in tuple(self.waiters)]
         return commands + self._settle(now)
 
-    def lost(self, conn: Conn, *, now: float) -> list[Command]:
-        """A connection is gone, as we wished or not."""
+    def lost(self, conn: Conn, *, useless: bool = False, now: float) -> list[Command]:
+        """A connection is gone, as we wished or not. `useless`: the server closed it before it was of any use."""
+        if useless:
+            self.pacer.flapped(now)
         bereft: list[Hold] = []
         if conn.state is not ConnState.CLOSED:
             bereft = [lane.hold for lane in conn.lanes if lane.hold and lane.state is LaneState.HELD]
@@ -393,6 +395,7 @@ class Roster:
 
     def _grant(self, waiter: Waiter, lane: Lane, now: float) -> Grant:
         self._leave_line(waiter)
+        waiter.own = waiter.hold is not None and lane.hold is waiter.hold
         if lane.hold is not waiter.hold:
             self.ledger.forget(lane, "stolen")
             if waiter.hold is not None:

@@ -134,6 +134,7 @@ class Waiter:
     since: float = field(default=0.0, init=False)
     lane: Lane | None = field(default=None, init=False)
     error: PoolError | None = field(default=None, init=False)
+    own: bool = field(default=False, init=False)  # the lane was its hold's already
     damage: float = field(
         default=0.0, init=False
     )  # what the placement expects the lane's last owner to lose, in s

@@ -160,3 +160,19 @@ def test_who_wakes_when_told_may_dial(now: float, base: float) -> None:
     pace.take(now)
     wake = pace.ready_at(now)
     assert pace.ready_at(wake) <= wake
+
+
+def test_connections_that_open_and_close_at_once_slow_the_dialling() -> None:
+    pace = pacer()
+    holds = []
+    for _ in range(20):
+        pace.succeeded()
+        pace.flapped(100.0)
+        pace.succeeded()
+        holds.append(pace.ready_at(100.0) - 100.0)
+    assert holds[0] <= SHORTEST * 1.25
+    assert holds[-1] >= LONGEST * 0.75
+    pace.steady()
+    pace.succeeded()
+    pace.flapped(200.0)
+    assert pace.ready_at(200.0) - 200.0 <= SHORTEST * 1.25
