@@ -8,7 +8,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from attrs import define, field
 from wsproto.utilities import LocalProtocolError
 
 from pool.errors import DialFailed, SettingsError
+from pool.line import HandshakeLost, Line
 from pool.retry_after import seconds
 from pool.settings import Endpoint, PoolSettings, without_query
 from pool.transport import READ_SIZE, Transport
@@ -52,8 +53,8 @@ class Wire(Protocol):
         """When the last byte came in, on trio's clock; control frames count too."""
         ...
 
-    async def receive(self) -> str | bytes:
-        """Return the next message. Raises `WireClosed`."""
+    async def receive(self) -> Sequence[str | bytes]:
+        """Wait for messages, and return those at hand, in order. Raises `WireClosed`."""
         ...
 
     async def send(self, text: str) -> None:
@@ -79,86 +80,35 @@ class Dial(Protocol):
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
 
-class _HandshakeLost(Exception):
-    """The peer went away, or spoke nonsense, before the upgrade was through."""
-
-
-class _Metered(trio.abc.Stream):
-    """The transport, counting bytes and noting when the last ones came in.
-
-    Until the upgrade is through it raises when the connection ends: the library would wait for ever. A send that
-    is interrupted leaves half a frame behind, so it takes the transport with it.
-    """
-
-    def __init__(self, transport: trio.abc.Stream) -> None:
-        self._transport = transport
-        self._receive = transport.receive_some
-        self.bytes_in = self.bytes_out = 0
-        self.upgraded = False
-        self.last_inbound = trio.current_time()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
-            data = await self._receive(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            if self.upgraded:
-                raise
-            raise _HandshakeLost from None
-        if not data and not self.upgraded:
-            raise _HandshakeLost
-        self.bytes_in += len(data)
-        self.last_inbound = trio.current_time()
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            await self._transport.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            if self.upgraded:
-                raise
-            raise _HandshakeLost from None
-        except trio.Cancelled:
-            await trio.aclose_forcefully(self._transport)
-            raise
-        self.bytes_out += len(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._transport.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
-        if not self.upgraded:  # the library closes a stream on which it cannot understand the answer
-            raise _HandshakeLost
-
-    async def abandon(self) -> None:
-        """Close at once, without a farewell."""
-        await trio.aclose_forcefully(self._transport)
-
-
 class _WebSocketWire:
-    """`Wire` over trio-websocket."""
+    """`Wire` over trio-websocket, which only sees what is not a plain message."""
 
-    __slots__ = ("_get", "_metered", "_socket")
+    __slots__ = ("_line", "_plain", "_socket")
 
-    def __init__(self, socket: trio_websocket.WebSocketConnection, metered: _Metered) -> None:
-        self._socket, self._metered = socket, metered
-        self._get = socket.get_message
+    def __init__(self, socket: trio_websocket.WebSocketConnection, line: Line) -> None:
+        self._socket, self._line = socket, line
+        self._plain = True
 
     @property
     def bytes_in(self) -> int:
-        return self._metered.bytes_in
+        return self._line.bytes_in
 
     @property
     def bytes_out(self) -> int:
-        return self._metered.bytes_out
+        return self._line.bytes_out
 
     @property
     def last_inbound(self) -> float:
-        return self._metered.last_inbound
+        return self._line.last_inbound
 
-    async def receive(self) -> str | bytes:
+    async def receive(self) -> Sequence[str | bytes]:
+        if self._plain:
+            messages = await self._line.messages()
+            if messages:
+                return messages
+            self._plain = False
         try:
-            return await self._get()
+            return [await self._socket.get_message()]
         except trio_websocket.ConnectionClosed as closed:
             raise _closed(closed) from None
 
@@ -207,13 +157,13 @@ class Dialer:
             transport = await self.transport()
         if transport is None:
             raise DialFailed(f"cannot reach {self._where}: no answer within {self.settings.dial_timeout:g} s")
-        metered = _Metered(transport)
+        line = Line(transport, self.settings.max_message)
         try:
             async with trio.open_nursery() as nursery:
                 with trio.CancelScope(deadline=timeout.deadline) as handshake:
                     socket = await trio_websocket.wrap_client_stream(
                         nursery,
-                        metered,  # type: ignore[arg-type]  # typed for two kinds of stream, but any will do
+                        line,  # type: ignore[arg-type]  # typed for two kinds of stream, but any will do
                         parts.netloc,
                         (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
                         extra_headers=headers,
@@ -221,24 +171,24 @@ class Dialer:
                         max_message_size=self.settings.max_message,
                         receive_buffer_size=READ_SIZE,
                     )
-                    metered.upgraded = True
-                if metered.upgraded:
-                    await self._use(socket, metered, use)
+                    line.upgraded = True
+                if line.upgraded:
+                    await self._use(socket, line, use)
                 nursery.cancel_scope.cancel()
         except* trio_websocket.ConnectionRejected as group:
             rejected = _only(group)
-        except* _HandshakeLost:
+        except* HandshakeLost:
             pass
         except* LocalProtocolError:
             # wsproto's answer to a pong that the library sends while a close is under way; closed it is, then.
-            if not metered.upgraded:
+            if not line.upgraded:
                 raise
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self.settings.close_grace):
-                await metered.abandon()
+                await line.abandon()
         if rejected is not None:
             raise self._refused(rejected)
-        if not metered.upgraded:
+        if not line.upgraded:
             late = handshake.cancelled_caught
             what = (
                 f"no upgrade within {self.settings.dial_timeout:g} s"
@@ -247,9 +197,9 @@ class Dialer:
             )
             raise DialFailed(f"cannot open {self._where}: {what}")
 
-    async def _use(self, socket: trio_websocket.WebSocketConnection, metered: _Metered, use: Use) -> None:
+    async def _use(self, socket: trio_websocket.WebSocketConnection, line: Line, use: Use) -> None:
         try:
-            await use(_WebSocketWire(socket, metered))
+            await use(_WebSocketWire(socket, line))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self.settings.close_grace):
                 await socket.aclose()

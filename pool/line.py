@@ -1,0 +1,95 @@
+"""What lies under the WebSocket library: the transport, metered, with the plain messages already taken out.
+
+Theory of operation
+    The library's own reader drives this stream: it calls `receive_some` whenever it wants bytes, also on an idle
+    connection. Each read is parted by a `Sieve`. The messages go to an inbox, from which the connection's task
+    takes them all at once; the library gets what is left of the read, or, when that is nothing, the next one.
+
+    The inbox needs no bound of its own: whoever waits on it is woken in the pass of the event loop that follows a
+    read, so it never holds more than two of them.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from pool.wire.sieve import Sieve
+
+
+class HandshakeLost(Exception):
+    """The peer went away, or spoke nonsense, before the upgrade was through."""
+
+
+class Line(trio.abc.Stream):
+    """The transport of one connection, counting bytes and noting when the last ones came in.
+
+    Until the upgrade is through it raises when the connection ends: the library would wait for ever. A send that
+    is interrupted leaves half a frame behind, so it takes the transport with it. `max_message` is in bytes.
+    """
+
+    def __init__(self, transport: trio.abc.Stream, max_message: int) -> None:
+        self._transport = transport
+        self._receive = transport.receive_some
+        self._sieve = Sieve(max_message)
+        self._inbox: list[str] = []
+        self._came = (
+            trio.Event()
+        )  # set while there is something in the inbox, and for good when nothing will be
+        self.bytes_in = self.bytes_out = 0
+        self.upgraded = False
+        self.last_inbound = trio.current_time()
+
+    async def messages(self) -> list[str]:
+        """Wait for messages; none at all means that all that follow come from the library, and their end too."""
+        await self._came.wait()
+        messages, self._inbox = self._inbox, []
+        if not self._sieve.through:
+            self._came = trio.Event()
+        return messages
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        while True:
+            try:
+                data = await self._receive(max_bytes)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._ended()
+                raise
+            self.bytes_in += len(data)
+            self.last_inbound = trio.current_time()
+            messages, rest = self._sieve.feed(data)
+            self._inbox += messages
+            if not data:
+                self._ended()
+            elif messages or self._sieve.through:
+                self._came.set()
+            if rest or not data:
+                return rest
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._transport.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._ended()
+            raise
+        except trio.Cancelled:
+            await trio.aclose_forcefully(self._transport)
+            raise
+        self.bytes_out += len(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._transport.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+        self._ended()  # before the upgrade: the library closes a stream on which it cannot understand the answer
+
+    async def abandon(self) -> None:
+        """Close at once, without a farewell."""
+        await trio.aclose_forcefully(self._transport)
+
+    def _ended(self) -> None:
+        """Whatever comes now is the library's to say."""
+        self._sieve.through = True
+        self._came.set()
+        if not self.upgraded:
+            raise HandshakeLost from None
