@@ -125,10 +125,16 @@ class Pool:
 
     @asynccontextmanager
     async def lease(
-        self, hold: Hold | None = None, *, near: Hold | None = None, pin: bool = False, holder: str = ""
+        self,
+        hold: Hold | None = None,
+        *,
+        near: Hold | None = None,
+        pin: bool = False,
+        polite: bool = False,
+        holder: str = "",
     ) -> AsyncIterator[Lease]:
         """Lease a lane for the length of the block. See `acquire`."""
-        lease = await self.acquire(hold, near=near, pin=pin, holder=holder)
+        lease = await self.acquire(hold, near=near, pin=pin, polite=polite, holder=holder)
         try:
             yield lease
         finally:

@@ -81,6 +81,8 @@ class Chain:
     tokens: int = field(default=0, init=False)  # of the context up to the tip, as the server counted them
     size: int = field(default=0, init=False)  # bytes of the transcript
     _items: list[Encoded] = field(factory=list, init=False)
+    _covered: int = field(default=0, init=False)  # items that the tip stands for; a delta carries the rest
+    _asked: int = field(default=0, init=False)  # items before the latest response's output
 
     def __len__(self) -> int:
         return len(self._items)
@@ -97,7 +99,7 @@ class Chain:
                 kind="delta",
                 reason="hot" if remembered else "hydrated",
                 previous_response_id=self.tip,
-                items=new,
+                items=[*self._items[self._covered :], *new] if self._covered < len(self._items) else new,
                 bytes_saved=self.size,
                 tokens_saved=self.tokens,
             )
@@ -119,9 +121,23 @@ class Chain:
             new, output = (), output[cut:]
         kept = (replayable(item, store=self.store) for item in output)
         added = [*new, *(encoded(item) for item in kept if item is not None)]
+        self._asked = len(self._items) + len(new)
         self._items += added
+        self._covered = len(self._items)
         self.size += sum(len(item) for item in added)
         self.tip, self.tokens = response_id, tokens
+
+    @property
+    def asked(self) -> Sequence[Encoded]:
+        """The transcript up to the latest response's output: what a warm-up on another lane can be given.
+
+        It ends before calls that have no outputs yet, so no server is asked to accept those.
+        """
+        return self._items[: self._asked]
+
+    def warmed(self, response_id: str) -> None:
+        """A warm-up with `asked` has ended: its id is the tip, and the next delta carries what came after."""
+        self.tip, self._covered = response_id, self._asked
 
     @property
     def encoded(self) -> Sequence[Encoded]:
@@ -145,6 +161,7 @@ class Chain:
         """Go on from a compacted window, taken as it is: it stands for everything so far. There is no tip."""
         self._items = [encoded(item) for item in window]
         self.size = sum(len(item) for item in self._items)
+        self._covered = self._asked = len(self._items)
         self.tip, self.tokens = None, tokens
 
     def forget_tip(self) -> None:
@@ -155,15 +172,12 @@ class Chain:
         """The server has not kept the items that it was asked to store: they must travel as if it never would."""
         kept = (replayable(item, store=False) for item in self.items)
         self._items = [encoded(item) for item in kept if item is not None]
+        self._covered = self._asked = len(self._items)
         self.size = sum(len(item) for item in self._items)
 
     def fork(self) -> Chain:
         """Return a chain that goes its own way from here."""
         other = Chain(self.store)
-        other.tip, other.tokens, other.size, other._items = (
-            self.tip,
-            self.tokens,
-            self.size,
-            list(self._items),
-        )
+        other.tip, other.tokens, other.size = self.tip, self.tokens, self.size
+        other._items, other._covered, other._asked = list(self._items), self._covered, self._asked
         return other

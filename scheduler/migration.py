@@ -1,0 +1,107 @@
+"""Moving a conversation to another lane while nobody waits for it.
+
+Theory of operation
+    When its connection is about to be replaced, or was lost, a conversation whose model has called tools will be
+    back soon, and would have to replay. So while the tools run, a warm-up on another lane (`generate: false`) lets
+    the server read the transcript there; the next turn is then a delta on that lane. The warm-up ends before the
+    calls that are still open; they travel with their outputs.
+
+    A turn never waits for a move that it can do without: while its old lane is there it takes that one, and the
+    move is given up, to be made after the turn. Only when the old lane is gone does it wait, because the move has
+    had a start on the replay that it would have to make itself.
+
+    Moves are polite (they take no lane that another conversation is hot on) and few at a time. A conversation that
+    is stored needs none, and one that has its answer may never come back: they just give up the lane.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+from pool.errors import PoolError
+from pool.pool import Pool
+from pool.slots import Hold
+from pool.wire.events import Encoded, ResponseCreate
+from scheduler.chain import Chain
+from scheduler.outcome import failure_of
+
+log = logging.getLogger("warmline.scheduler")
+
+
+@define(eq=False)
+class Movers:
+    """What all moves of one scheduler share. `counts` has moves made, given up and failed."""
+
+    pool: Pool
+    at_once: trio.CapacityLimiter
+    made: int = field(default=0, init=False)
+    given_up: int = field(default=0, init=False)
+    failed: int = field(default=0, init=False)
+    bytes_sent: int = field(default=0, init=False)
+
+
+@define(eq=False)
+class Migration:
+    """The moves of one conversation, at most one at a time. `arrived` is given the hold that has the new lane."""
+
+    name: str
+    chain: Chain
+    movers: Movers
+    arrived: Callable[[Hold], None]
+    _scope: trio.CancelScope | None = field(default=None, init=False)
+    _over: trio.Event = field(factory=trio.Event, init=False)
+    _fields: Encoded | None = field(default=None, init=False)
+
+    def begin(self, fields: Encoded) -> None:
+        """Move while nobody waits; `fields` are those of the last turn's request."""
+        if self._scope is None:
+            self._scope, self._over, self._fields = trio.CancelScope(), trio.Event(), fields
+            self.movers.pool.spawn(self._run, name=f"move of {self.name}")
+
+    async def make_way(self, *, needed: bool) -> None:
+        """A turn begins: give the move up, or wait for it if it is `needed`: there is no lane to go back to."""
+        if self._scope is not None:
+            if not needed:
+                self.give_up()
+            await self._over.wait()
+
+    def give_up(self) -> None:
+        """Stop a move that is under way."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _run(self) -> None:
+        assert self._scope is not None
+        assert self._fields is not None
+        movers = self.movers
+        try:
+            with self._scope:
+                async with movers.at_once:
+                    await self._move(self._fields)
+                movers.made += 1
+            movers.given_up += self._scope.cancelled_caught
+        except PoolError as error:
+            movers.failed += 1
+            log.info("%s could not move: %s", self.name, error)
+        finally:
+            self._scope = None
+            self._over.set()
+
+    async def _move(self, fields: Encoded) -> None:
+        hold = Hold(self.name)
+        async with self.movers.pool.lease(hold, polite=True, holder=f"{self.name} (moving)") as lease:
+            create = ResponseCreate(input=self.chain.asked, generate=False, fields=fields)
+            exchange = await lease.send(create)
+            finished = await exchange.result()
+        self.movers.bytes_sent += exchange.size
+        failure = failure_of(finished)
+        if failure is not None:
+            self.movers.pool.let_go(hold)
+            raise failure
+        assert finished.response_id is not None
+        self.chain.warmed(finished.response_id)
+        self.arrived(hold)
