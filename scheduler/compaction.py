@@ -61,7 +61,7 @@ async def compact(
                 error,
                 attempts=tries,
                 free_attempts=tries,
-                settings=settings.with_(ambiguous="resend"),
+                settings=settings.with_(ambiguous="resend", interrupted="restart"),
                 rng=rng,
                 over=Over.HTTP_ALONE,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,7 @@ from pool.settings import Endpoint, PoolSettings
 
 @define(eq=False)
 class Scripted:
-    """A server that reads a request's head and answers with fixed bytes, one answer a connection, then closes."""
+    """A server that reads a request and answers with fixed bytes, one answer a connection, then closes."""
 
     answers: list[bytes]
     requests: list[bytes] = field(factory=list, init=False)
@@ -30,6 +31,9 @@ class Scripted:
             if not data:
                 return
             got += data
+        length = int((re.search(rb"content-length: (\d+)", got.lower()) or [b"", b"0"])[1])
+        while len(got.partition(b"\r\n\r\n")[2]) < length:
+            got += await stream.receive_some()
         self.requests.append(got)
         await stream.send_all(self.answers.pop(0))
         await trio.sleep(self.linger)
