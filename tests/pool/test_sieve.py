@@ -162,8 +162,10 @@ def test_the_library_sees_nothing_of_plain_messages(texts: Sequence[str]) -> Non
     assert client.given == len(client.accept)
 
 
-def test_pings_do_not_stop_it() -> None:
-    client = sieved().feed(frame(b"a") + frame(b"?", kind=PING) + frame(b"b"))
+@pytest.mark.parametrize("cut", range(10))
+def test_pings_do_not_stop_it(cut: int) -> None:
+    data = frame(b"a") + frame(b"?", kind=PING) + frame(b"b")
+    client = sieved().feed(data[:cut]).feed(data[cut:])
     assert client.messages == ["a", "b"]
     assert client.said[-1] == (Ping, b"?")
     assert client.given == len(client.accept) + len(frame(b"?", kind=PING))
