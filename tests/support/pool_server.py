@@ -237,6 +237,7 @@ class FakeServer:
         while len(self.sessions) < count:
             self._opened = trio.Event()
             await self._opened.wait()
+        await trio.testing.wait_all_tasks_blocked()  # the client's side of it
         return self.sessions
 
 
