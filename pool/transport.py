@@ -79,7 +79,9 @@ def _reason(error: OSError) -> str:
         cause = cause.__cause__.exceptions[0]
     if isinstance(cause.__cause__, OSError):
         cause = cause.__cause__
-    return str(getattr(cause, "strerror", None) or cause)
+    errno = getattr(cause, "errno", None)
+    # trio puts the address into an error's text, where it is said already; the resolver's numbers are negative.
+    return os.strerror(errno) if errno and errno > 0 else str(getattr(cause, "strerror", None) or cause)
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
