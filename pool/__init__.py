@@ -16,9 +16,11 @@ from pool.errors import (
     SettingsError,
 )
 from pool.exchange import Exchange
+from pool.http import HttpClient, open_http
 from pool.lease import Lease
 from pool.placement import Ladder, Placement
 from pool.pool import Pool, open_pool
+from pool.prospects import Prospects
 from pool.settings import Endpoint, Lanes, PoolSettings
 from pool.slots import Hold
 from pool.stats import LeaseInfo, PoolStats, Summary
@@ -31,6 +33,7 @@ __all__ = [
     "Exchange",
     "FrameTooLarge",
     "Hold",
+    "HttpClient",
     "KeyFromCallable",
     "KeyFromEnv",
     "KeyFromFile",
@@ -48,6 +51,7 @@ __all__ = [
     "PoolSaturated",
     "PoolSettings",
     "PoolStats",
+    "Prospects",
     "ProtocolError",
     "RemoteProtocolError",
     "ResponseFailed",
@@ -55,5 +59,6 @@ __all__ = [
     "SettingsError",
     "StaticKey",
     "Summary",
+    "open_http",
     "open_pool",
 ]

@@ -206,6 +206,7 @@ class Pool:
             open=bool(ledger.open),
             growing=bool(ledger.dialing) or size < self.settings.max_connections,
             broken=not roster.breaker.closed,
+            dialing=max((trio.current_time() - conn.since for conn in ledger.dialing), default=0.0),
             dial=self._dial_seconds,
         )
 

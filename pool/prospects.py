@@ -14,4 +14,5 @@ class Prospects:
     open: bool  # some connection is
     growing: bool  # the pool has room for another connection, or one is on its way
     broken: bool  # dials keep failing: the breaker is not closed
+    dialing: float  # s, how long the oldest dial under way has taken so far; 0: there is none
     dial: float | None  # s, what a dial took lately; None before the first

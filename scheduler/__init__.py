@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scheduler.agent import Agent
+    from scheduler.compaction import Compaction
     from scheduler.conversation import Conversation, Restarted
     from scheduler.errors import (
         AgentNotFound,
         BudgetExceeded,
+        CallsUnanswered,
         ConversationBusy,
         FleetHalted,
         OutputFileError,
         OutputInvalid,
+        RetryBudgetExceeded,
         RunIncomplete,
         SchedulerError,
         TaskError,
@@ -37,9 +40,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "scheduler.agent": "Agent",
+    "scheduler.compaction": "Compaction",
     "scheduler.conversation": "Conversation Restarted",
-    "scheduler.errors": "AgentNotFound BudgetExceeded ConversationBusy FleetHalted OutputFileError OutputInvalid "
-    "RunIncomplete SchedulerError TaskError ToolDefinitionError UnsupportedOutput",
+    "scheduler.errors": "AgentNotFound BudgetExceeded CallsUnanswered ConversationBusy FleetHalted OutputFileError "
+    "OutputInvalid RetryBudgetExceeded RunIncomplete SchedulerError TaskError ToolDefinitionError UnsupportedOutput",
     "scheduler.fleet.entry": "run_fleet run_fleet_async",
     "scheduler.fleet.fleet": "Fleet FleetCounts",
     "scheduler.fleet.report": "FleetReport",
@@ -59,6 +63,8 @@ __all__ = [
     "Agent",
     "AgentNotFound",
     "BudgetExceeded",
+    "CallsUnanswered",
+    "Compaction",
     "Conversation",
     "ConversationBusy",
     "Fleet",
@@ -70,6 +76,7 @@ __all__ = [
     "OutputInvalid",
     "Placement",
     "Restarted",
+    "RetryBudgetExceeded",
     "Run",
     "RunError",
     "RunIncomplete",

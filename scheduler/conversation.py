@@ -299,7 +299,7 @@ class _Attempts:
         )
         if self.over_http is not None:
             return ways.line()
-        return ways.pool.lease(hold, near=conversation._near, holder=conversation.name)
+        return ways.lane(hold, near=conversation._near, holder=conversation.name)
 
     async def _try(self) -> Turn:
         conversation, shared, request = self.conversation, self.conversation._shared, self.request

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
+import trio
 from attrs import define, field
 
+from pool.errors import DialFailed
 from pool.http import HttpClient, Line
+from pool.lease import Lease
 from pool.pool import Pool
+from pool.prospects import Prospects
 from pool.slots import Hold
 from pool.wire.cycle import Finished
 from pool.wire.events import ResponseCreate, ServerEvent
@@ -18,6 +23,9 @@ from scheduler.transport import PRIOR_OVERHEAD, RunLengths, TransportSetting, Vi
 from scheduler.turns import TurnRequest
 
 LEAST_OVERHEAD = 0.02  # s; HTTP is never free, whatever the noise in the measurements says
+PATIENCE = (
+    3.0  # s, for the first connection of all, before a turn goes over HTTP (or five times a usual dial)
+)
 FALLBACK, OVERSIZE = "http:fallback", "http:oversize"
 
 
@@ -119,7 +127,7 @@ class Ways:
             idle=prospects.idle,
             open=prospects.open,
             growing=prospects.growing,
-            broken=prospects.broken,
+            broken=prospects.broken or prospects.dialing >= _patience(prospects),
             dial=View().dial if prospects.dial is None else prospects.dial,
             overhead=max(LEAST_OVERHEAD, self._overhead.value),
             replay=self.estimates.replay(request.model).of(tokens, stored=stored),
@@ -129,6 +137,29 @@ class Ways:
         if reason == FALLBACK:
             self.pool.probe()
         return reason
+
+    @asynccontextmanager
+    async def lane(self, hold: Hold, *, near: Hold | None, holder: str) -> AsyncIterator[Lease]:
+        """Lease a lane. Where HTTP would do as well, nobody waits long for a first connection that does not come.
+
+        Raises:
+            DialFailed: it did not come.
+            PoolError: as `Pool.acquire`.
+        """
+        prospects = self.pool.prospects(hold)
+        lease: Lease | None = None
+        if self.optional and not prospects.open:
+            patience = _patience(prospects)
+            with trio.move_on_after(patience):
+                lease = await self.pool.acquire(hold, near=near, holder=holder)
+            if lease is None and not self.pool.prospects(hold).open:
+                raise DialFailed(f"no connection within {patience:g} s")
+        if lease is None:
+            lease = await self.pool.acquire(hold, near=near, holder=holder)
+        try:
+            yield lease
+        finally:
+            lease.release()
 
     def line(self) -> AbstractAsyncContextManager[Line]:
         """Give the right to one turn over HTTP."""
@@ -157,3 +188,7 @@ class Ways:
     def _runs(self, request: TurnRequest) -> RunLengths:
         # Runs without tools are mostly one turn long, whatever those with tools do.
         return self._lengths.setdefault((request.model, bool(request.tools)), RunLengths())
+
+
+def _patience(prospects: Prospects) -> float:
+    return max(PATIENCE, 5 * (prospects.dial or 0.0))

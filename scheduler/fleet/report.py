@@ -22,6 +22,12 @@ WHY = {  # at most 32 characters, for a line of 80
     "replay:failed": "whole: its lane was given up",
     "replay:closed": "whole: its connection was closed",
     "replay:forgotten": "whole: the server forgot it",
+    "replay:http": "whole: HTTP remembers nothing",
+    "replay:compacted": "whole: it had been compacted",
+    "http:oversize": "HTTP: too big for a socket",
+    "http:fallback": "HTTP: no socket could be opened",
+    "http:short": "HTTP: not worth a dial",
+    "http:setting": "HTTP: transport is http",
 }
 
 

@@ -136,6 +136,28 @@ async def test_waiters_do_not_wait_for_the_end_of_an_outage(autojump_clock: Mock
         assert w.scheduler.stats().placements == {"http:fallback": 150}
 
 
+async def test_nobody_waits_long_for_a_dial_that_is_never_answered(autojump_clock: MockClock) -> None:
+    async with both_ways(pool=PoolSettings(min_idle=0)) as w:
+        w.sockets.delay = 1000
+        one = w.conversation()
+        turn = await take(one, "one")
+        assert (turn.placement.reason, turn.attempts) == ("http:fallback", 2)
+        assert trio.current_time() == pytest.approx(3.0)
+        assert w.scheduler.pool.stats().waiting == 0
+        for number in range(5):
+            await take(one, f"{number}")
+        assert trio.current_time() == pytest.approx(3.0)  # the others need not find out for themselves
+    async with both_ways(
+        server=EmulatorSettings(lanes=Lanes.single(), latency=Latency(base=4.0)),
+        pool=PoolSettings(max_connections=2),
+    ) as w:  # they wait for lanes, not for a dial: that is another matter
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(run, w, 1)
+        assert set(w.scheduler.stats().placements) == {"replay:new"}
+        assert w.http.opened == 0
+
+
 async def test_an_outage_with_sockets_alone(autojump_clock: MockClock) -> None:
     settings = SchedulerSettings(transport="websocket")
     async with both_ways(sockets="down", settings=settings) as w:
