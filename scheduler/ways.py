@@ -138,22 +138,27 @@ class Ways:
             self.pool.probe()
         return reason
 
-    @asynccontextmanager
-    async def lane(self, hold: Hold, *, near: Hold | None, holder: str) -> AsyncIterator[Lease]:
+    def lane(self, hold: Hold, *, near: Hold | None, holder: str) -> AbstractAsyncContextManager[Lease]:
         """Lease a lane. Where HTTP would do as well, nobody waits long for a first connection that does not come.
 
-        Raises:
+        Raises (when entered):
             DialFailed: it did not come.
             PoolError: as `Pool.acquire`.
         """
         prospects = self.pool.prospects(hold)
+        if prospects.open or not self.optional:
+            return self.pool.lease(hold, near=near, holder=holder)
+        return self._first_lane(hold, near, holder, patience=_patience(prospects))
+
+    @asynccontextmanager
+    async def _first_lane(
+        self, hold: Hold, near: Hold | None, holder: str, *, patience: float
+    ) -> AsyncIterator[Lease]:
         lease: Lease | None = None
-        if self.optional and not prospects.open:
-            patience = _patience(prospects)
-            with trio.move_on_after(patience):
-                lease = await self.pool.acquire(hold, near=near, holder=holder)
-            if lease is None and not self.pool.prospects(hold).open:
-                raise DialFailed(f"no connection within {patience:g} s")
+        with trio.move_on_after(patience):
+            lease = await self.pool.acquire(hold, near=near, holder=holder)
+        if lease is None and not self.pool.prospects(hold).open:
+            raise DialFailed(f"no connection within {patience:g} s")
         if lease is None:
             lease = await self.pool.acquire(hold, near=near, holder=holder)
         try:
