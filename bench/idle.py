@@ -23,7 +23,6 @@ from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, Lanes, PoolSettings
 
 KEEPALIVE = 4.0  # seconds of silence before a ping; shorter than the default, to see many pings soon
-WATCH = 12.0  # seconds
 PING = 10  # bytes of a ping frame: header 2, mask 4, payload 4
 SPARE_FILES = 200
 
@@ -32,14 +31,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.idle")
     parser.add_argument("--sockets", type=int, default=2000, help="how many (default 2000)")
-    sockets = parser.parse_args().sockets
+    parser.add_argument("--watch", type=float, default=12.0, help="seconds to leave them alone (default 12)")
+    arguments = parser.parse_args()
+    sockets: int = arguments.sockets
     _allow_files(sockets + SPARE_FILES)
     print(describe())
     with emulator("--lanes", "single") as url:
-        trio.run(_measure, url, sockets)
+        trio.run(_measure, url, sockets, arguments.watch)
 
 
-async def _measure(url: str, sockets: int) -> None:
+async def _measure(url: str, sockets: int, watch: float) -> None:
     endpoint = Endpoint.emulator(url, lanes=Lanes.single())
     settings = PoolSettings(
         max_connections=sockets,
@@ -57,11 +58,11 @@ async def _measure(url: str, sockets: int) -> None:
         print(f"  CPU of a dial       {cpu / sockets * 1e6:8.0f} microseconds")
         print(f"  memory of a socket  {(_memory() - memory) / sockets / 1024:8.1f} KiB")
         sent, cpu = pool.stats().bytes_sent, time.process_time()
-        await trio.sleep(WATCH)
+        await trio.sleep(watch)
         cpu = time.process_time() - cpu
         stats = pool.stats()
         pings = (stats.bytes_sent - sent) / PING
-        print(f"\nleft alone for {WATCH:g} s, with {pings:.0f} pings")
+        print(f"\nleft alone for {watch:g} s, with {pings:.0f} pings")
         if pings:
             default = PoolSettings().keepalive_interval
             print(

@@ -1,9 +1,10 @@
-"""Twenty tools such as a coding agent is given. Every peer calls these same functions; each returns 2 KB of text."""
+"""Twenty tools such as a coding agent is given. Every peer awaits these same functions; each returns 2 KB of text."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Literal, TypedDict
+import functools
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Literal, TypedDict
 
 PAGE = "".join(f"{n:04d}  def step_{n}(self, value: int) -> None: ...\n" for n in range(48))[:2048]
 
@@ -16,7 +17,7 @@ class Edit(TypedDict):
     text: str
 
 
-async def read_file(path: str, start_line: int = 1, end_line: int = 200) -> str:
+def read_file(path: str, start_line: int = 1, end_line: int = 200) -> str:
     """Read a range of lines of a text file, with line numbers.
 
     Args:
@@ -27,7 +28,7 @@ async def read_file(path: str, start_line: int = 1, end_line: int = 200) -> str:
     return PAGE
 
 
-async def write_file(path: str, text: str, create_folders: bool = True) -> str:
+def write_file(path: str, text: str, create_folders: bool = True) -> str:
     """Write a text file whole, replacing what was there.
 
     Args:
@@ -38,7 +39,7 @@ async def write_file(path: str, text: str, create_folders: bool = True) -> str:
     return PAGE
 
 
-async def edit_file(path: str, edits: list[Edit], dry_run: bool = False) -> str:
+def edit_file(path: str, edits: list[Edit], dry_run: bool = False) -> str:
     """Replace ranges of lines in a file; the ranges refer to the file as it was before the call.
 
     Args:
@@ -49,7 +50,7 @@ async def edit_file(path: str, edits: list[Edit], dry_run: bool = False) -> str:
     return PAGE
 
 
-async def list_folder(path: str, depth: int = 2, include_hidden: bool = False) -> str:
+def list_folder(path: str, depth: int = 2, include_hidden: bool = False) -> str:
     """List a folder as a tree, with sizes.
 
     Args:
@@ -60,7 +61,7 @@ async def list_folder(path: str, depth: int = 2, include_hidden: bool = False) -
     return PAGE
 
 
-async def search_text(pattern: str, glob: str = "**/*", case_sensitive: bool = False, limit: int = 50) -> str:
+def search_text(pattern: str, glob: str = "**/*", case_sensitive: bool = False, limit: int = 50) -> str:
     """Search file contents with a regular expression; returns matching lines with their places.
 
     Args:
@@ -72,7 +73,7 @@ async def search_text(pattern: str, glob: str = "**/*", case_sensitive: bool = F
     return PAGE
 
 
-async def find_files(glob: str, newer_than_days: float | None = None, limit: int = 200) -> str:
+def find_files(glob: str, newer_than_days: float | None = None, limit: int = 200) -> str:
     """Find files by name.
 
     Args:
@@ -83,7 +84,7 @@ async def find_files(glob: str, newer_than_days: float | None = None, limit: int
     return PAGE
 
 
-async def move_file(source: str, target: str, overwrite: bool = False) -> str:
+def move_file(source: str, target: str, overwrite: bool = False) -> str:
     """Move or rename a file or folder.
 
     Args:
@@ -94,7 +95,7 @@ async def move_file(source: str, target: str, overwrite: bool = False) -> str:
     return PAGE
 
 
-async def delete_file(path: str, recursive: bool = False) -> str:
+def delete_file(path: str, recursive: bool = False) -> str:
     """Delete a file, or a folder with all it holds.
 
     Args:
@@ -104,7 +105,7 @@ async def delete_file(path: str, recursive: bool = False) -> str:
     return PAGE
 
 
-async def run_command(argv: list[str], folder: str = ".", timeout_seconds: float = 120.0) -> str:
+def run_command(argv: list[str], folder: str = ".", timeout_seconds: float = 120.0) -> str:
     """Run a program without a shell; returns exit status, standard output and standard error.
 
     Args:
@@ -115,7 +116,7 @@ async def run_command(argv: list[str], folder: str = ".", timeout_seconds: float
     return PAGE
 
 
-async def run_tests(paths: list[str], verbosity: Literal["quiet", "normal", "verbose"] = "normal") -> str:
+def run_tests(paths: list[str], verbosity: Literal["quiet", "normal", "verbose"] = "normal") -> str:
     """Run the test suite, or a part of it.
 
     Args:
@@ -125,7 +126,7 @@ async def run_tests(paths: list[str], verbosity: Literal["quiet", "normal", "ver
     return PAGE
 
 
-async def lint(paths: list[str], fix: bool = False) -> str:
+def lint(paths: list[str], fix: bool = False) -> str:
     """Check style and types.
 
     Args:
@@ -135,7 +136,7 @@ async def lint(paths: list[str], fix: bool = False) -> str:
     return PAGE
 
 
-async def git_log(path: str | None = None, count: int = 20, author: str | None = None) -> str:
+def git_log(path: str | None = None, count: int = 20, author: str | None = None) -> str:
     """Show the latest commits.
 
     Args:
@@ -146,7 +147,7 @@ async def git_log(path: str | None = None, count: int = 20, author: str | None =
     return PAGE
 
 
-async def git_diff(base: str, head: str = "HEAD", paths: list[str] | None = None) -> str:
+def git_diff(base: str, head: str = "HEAD", paths: list[str] | None = None) -> str:
     """Show the difference between two revisions.
 
     Args:
@@ -157,7 +158,7 @@ async def git_diff(base: str, head: str = "HEAD", paths: list[str] | None = None
     return PAGE
 
 
-async def git_commit(message: str, paths: list[str], amend: bool = False) -> str:
+def git_commit(message: str, paths: list[str], amend: bool = False) -> str:
     """Commit changes.
 
     Args:
@@ -168,9 +169,7 @@ async def git_commit(message: str, paths: list[str], amend: bool = False) -> str
     return PAGE
 
 
-async def open_issue(
-    title: str, body: str, labels: list[str], priority: Literal["low", "normal", "high"]
-) -> str:
+def open_issue(title: str, body: str, labels: list[str], priority: Literal["low", "normal", "high"]) -> str:
     """Open an issue in the tracker.
 
     Args:
@@ -182,7 +181,7 @@ async def open_issue(
     return PAGE
 
 
-async def search_issues(query: str, state: Literal["open", "closed", "all"] = "open", limit: int = 20) -> str:
+def search_issues(query: str, state: Literal["open", "closed", "all"] = "open", limit: int = 20) -> str:
     """Search the issue tracker.
 
     Args:
@@ -193,7 +192,7 @@ async def search_issues(query: str, state: Literal["open", "closed", "all"] = "o
     return PAGE
 
 
-async def fetch_page(url: str, as_markdown: bool = True, max_bytes: int = 65536) -> str:
+def fetch_page(url: str, as_markdown: bool = True, max_bytes: int = 65536) -> str:
     """Fetch a web page.
 
     Args:
@@ -204,7 +203,7 @@ async def fetch_page(url: str, as_markdown: bool = True, max_bytes: int = 65536)
     return PAGE
 
 
-async def query_database(sql: str, database: Literal["staging", "analytics"], limit: int = 100) -> str:
+def query_database(sql: str, database: Literal["staging", "analytics"], limit: int = 100) -> str:
     """Run a read-only SQL query and return the rows as CSV.
 
     Args:
@@ -215,7 +214,7 @@ async def query_database(sql: str, database: Literal["staging", "analytics"], li
     return PAGE
 
 
-async def read_metrics(
+def read_metrics(
     name: str, minutes: int, group_by: list[str], statistic: Literal["mean", "p50", "p99"]
 ) -> str:
     """Read a time series from monitoring.
@@ -229,7 +228,7 @@ async def read_metrics(
     return PAGE
 
 
-async def ask_colleague(
+def ask_colleague(
     question: str, channel: Literal["chat", "mail"] = "chat", urgent: bool = False, context: str | None = None
 ) -> str:
     """Ask a person when neither the code nor the documents answer.
@@ -243,8 +242,24 @@ async def ask_colleague(
     return PAGE
 
 
+class _Nothing:
+    """What a tool waits for that is done at once, under any event loop."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def _awaitable(function: Callable[..., str]) -> Callable[..., Awaitable[str]]:
+    @functools.wraps(function)
+    async def tool(**arguments: Any) -> str:
+        await _Nothing()
+        return function(**arguments)
+
+    return tool
+
+
 TOOLS: dict[str, Callable[..., Awaitable[str]]] = {
-    function.__name__: function
+    function.__name__: _awaitable(function)
     for function in (
         read_file,
         write_file,
