@@ -214,12 +214,9 @@ async def test_a_stale_socket_costs_nothing(autojump_clock: MockClock, lanes: La
     async with world(server=serving(lanes=lanes), settings=STRICT) as w:
         conversation = w.scheduler.conversation(store=store)
         await take(conversation, "one")
-        client = next(iter(w.pool._connections.values())).wire
-        assert client is not None
-        metered = client._metered  # type: ignore[attr-defined]
-        await (
-            metered._transport.stream.send_stream.aclose()
-        )  # nothing leaves any more; nothing has come in yet
+        stream = w.network.clients[-1].stream
+        assert isinstance(stream, trio.StapledStream)
+        await stream.send_stream.aclose()  # nothing leaves any more; nothing has come in yet
         turn = await take(conversation, "two")
         assert turn.attempts == 2
         assert w.scheduler.stats().retries == {"stale socket": 1}
