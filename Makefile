@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP    := @$(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test check bench format clean
 
@@ -35,17 +35,21 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing warmline into $(VENV) ..."
 	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing warmline and its tests into $(VENV) ..."
 	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.base
 
 $(VENV)/.check: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing warmline, its tests and linters into $(VENV) ..."
 	$(PIP) -e '.[test,check]'
 	@touch $@ $(VENV)/.base
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing warmline and its benchmarks into $(VENV) ..."
 	$(PIP) -e '.[bench]'
 	@touch $@ $(VENV)/.base
