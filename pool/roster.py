@@ -437,11 +437,8 @@ class Roster:
 
     def _part(self, conn: Conn, now: float, commands: list[Command]) -> None:
         """The successor is there: let those who are hot on this connection move to it, one by one."""
-        if conn.state is ConnState.OPEN:
-            self.ledger.set_conn(conn, ConnState.LEAVING, now=now)
-            commands += [
-                Leave(lane.hold) for lane in conn.lanes if lane.hold and lane.state is LaneState.HELD
-            ]
+        self.ledger.set_conn(conn, ConnState.LEAVING, now=now)
+        commands += [Leave(lane.hold) for lane in conn.lanes if lane.hold and lane.state is LaneState.HELD]
 
     def _drain_all(self, why: str, now: float) -> list[Command]:
         commands: list[Command] = []

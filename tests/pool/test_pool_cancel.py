@@ -197,6 +197,28 @@ async def test_a_connection_that_breaks_in_the_middle_of_a_send(clock: MockClock
         assert pool.stats().open == 0
 
 
+async def test_what_left_whole_counts_as_sent_although_the_send_had_not_returned(
+    clock: MockClock, server: FakeServer
+) -> None:
+    server.manual = True
+    async with pool_of(server, close_grace=2) as pool, pool.lease() as lease, trio.open_nursery() as nursery:
+        (valve,) = server.valves
+        valve.dawdling = True
+
+        async def send() -> None:
+            exchange = await lease.send(ResponseCreate(input="once"))
+            with pytest.raises(ConnectionLost) as caught:
+                await exchange.result()
+            assert caught.value.sent is True, "a second try may be paid twice"
+
+        nursery.start_soon(send)
+        (session,) = server.sessions
+        assert (await session.next())["input"] == "once"
+        await session.cut()
+        await wait_all_tasks_blocked()
+        valve.released.set()
+
+
 async def test_cancelling_the_wait_for_a_result_only_stops_the_wait(
     clock: MockClock, server: FakeServer
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pool.errors import ConnectionLost, PoolClosed, PoolSaturated
 from pool.ledger import Shelf
 from pool.placement import Ladder
+from pool.roster import TOLD_TO_WAIT
 from pool.settings import Lanes
 from pool.slots import Hold, Lane, LaneState, Waiter
 from tests.support.rosters import desk
@@ -275,7 +276,9 @@ def test_the_waiting_line_has_an_end() -> None:
     over = desk_.ask()
     assert isinstance(over.error, PoolSaturated)
     assert (over.error.waiting, over.error.limit) == (2, 2)
-    assert str(over.error) == ("2 waiters, limit 2 (dialing=0 open=1 leaving=0 draining=0 leased=1 idle=0 waiting=3)")
+    assert str(over.error) == (
+        "2 waiters, limit 2 (dialing=0 open=1 leaving=0 draining=0 leased=1 idle=0 waiting=3)"
+    )
     desk_.give(lane)
     assert waiting[0].lane is lane
 
@@ -368,6 +371,46 @@ def test_another_placement_may_leave_some_waiting() -> None:
     desk_.did(desk_.roster.enqueue(chief, now=desk_.now))
     assert chief.lane is lane
     assert desk_.waits(patient)
+
+
+def test_those_who_had_better_wait_are_asked_again_when_they_said() -> None:
+    class Patient(Ladder):
+        """Robs nobody before five seconds have passed."""
+
+        asked = 0
+
+        def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
+            self.asked += 1
+            return super().instead(shelf, waiter, now=now) if now >= 5.0 else 5.0
+
+    desk_ = desk(Lanes(in_flight=1, named=2), max_connections=1)
+    desk_.grow()
+    lane = desk_.converse(Hold("ada"))
+    desk_.now += 1.0
+    desk_.converse(Hold("bob"))
+    patient = Patient()
+    desk_.roster.placement = patient
+    desk_.roster.pause()
+    waiters = [desk_.ask() for _ in range(3 * TOLD_TO_WAIT)]
+    desk_.did(desk_.roster.resume(now=desk_.now))
+    assert patient.asked == TOLD_TO_WAIT, "a long line costs no more than that"
+    desk_.pass_time(3.9)
+    assert desk_.waits(waiters[0])
+    desk_.pass_time(0.2)
+    assert waiters[0].lane is lane
+
+
+def test_the_polite_rob_nobody_and_are_in_nobodys_way() -> None:
+    desk_ = desk(max_connections=1)
+    desk_.grow()
+    ada = Hold("ada")
+    lane = desk_.converse(ada)
+    polite = Waiter(polite=True)
+    desk_.did(desk_.roster.enqueue(polite, now=desk_.now))
+    assert desk_.waits(polite)
+    assert desk_.take() is lane
+    desk_.give(lane)
+    assert polite.lane is lane
 
 
 def test_a_pin_without_a_hold_is_refused() -> None:

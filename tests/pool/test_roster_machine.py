@@ -106,7 +106,8 @@ class RosterMachine(RuleBasedStateMachine):
             assert waiter.hold.lane is waiter.lane
         elif waiter.hold is None and waiter.near is None:
             earlier = self.waiting[: self.waiting.index(waiter)]
-            assert all(other.pin or other.hold or other.near for other in earlier), "out of turn"
+            special = [other.pin or other.polite or other.hold or other.near for other in earlier]
+            assert all(special), "out of turn"
 
     def due(self) -> None:
         """Let the timer ring at this moment; afterwards it must not want to ring again at once."""
@@ -115,12 +116,13 @@ class RosterMachine(RuleBasedStateMachine):
 
     # Callers.
 
-    @rule(hold=st.none() | PICK, near=st.none() | PICK, pin=st.booleans())
-    def enqueue(self, hold: int | None, near: int | None, pin: bool) -> None:
+    @rule(hold=st.none() | PICK, near=st.none() | PICK, how=st.sampled_from(["", "", "pin", "polite"]))
+    def enqueue(self, hold: int | None, near: int | None, how: str) -> None:
         waiter = Waiter(
             None if hold is None else self.holds[hold % 4],
             None if near is None else self.holds[near % 4],
-            pin and hold is not None,
+            pin=how == "pin" and hold is not None,
+            polite=how == "polite",
         )
         if self.roster.stopped:
             try:
@@ -181,9 +183,10 @@ class RosterMachine(RuleBasedStateMachine):
         self.apply(self.roster.dial_failed(conn, error, now=self.now))
 
     @precondition(lambda self: self.all)
-    @rule(pick=PICK)
-    def lost(self, pick: int) -> None:
-        self.apply(self.roster.lost(self.all[-1 - pick % len(self.all)], now=self.now))
+    @rule(pick=PICK, useless=st.booleans())
+    def lost(self, pick: int, useless: bool) -> None:
+        conn = self.all[-1 - pick % len(self.all)]
+        self.apply(self.roster.lost(conn, useless=useless, now=self.now))
 
     @precondition(lambda self: self.fouled())
     @rule(pick=PICK)
@@ -238,6 +241,16 @@ class RosterMachine(RuleBasedStateMachine):
         settings = self.roster.settings.with_(max_connections=connections, min_idle=idle)
         self.apply(self.roster.resize(settings, now=self.now))
         assert len(self.roster.ledger.open) + len(self.roster.ledger.dialing) <= self.bound()
+
+    @rule()
+    def probe(self) -> None:
+        self.apply(self.roster.probe(now=self.now))
+
+    @rule(pick=PICK, names=st.integers(0, 3))
+    def narrow(self, pick: int, names: int) -> None:
+        conns = list(self.roster.ledger.open)
+        if conns:
+            self.apply(self.roster.narrow(conns[pick % len(conns)], names, now=self.now))
 
     @rule()
     def downgrade(self) -> None:
@@ -307,7 +320,8 @@ class RosterMachine(RuleBasedStateMachine):
             assert own is not None or not waiter.pin, "pinned to nothing"
         if waiting:
             assert not [lane for lane in usable if lane.state is LaneState.FREE]
-            if any(lane.state is LaneState.HELD for lane in usable):
+            held = any(lane.state is LaneState.HELD for lane in usable)
+            if held and not all(waiter.polite for waiter in waiting):
                 patience = roster.settings.dial_patience
                 fresh = [conn for conn in self.dials if self.now < conn.since + patience]
                 assert len(waiting) <= len(fresh) * roster.lanes.in_flight

@@ -42,6 +42,7 @@ class Valve(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.stuck = False  # the next send leaves by half, then waits
+        self.dawdling = False  # the next send leaves whole, but takes its time to say so
         self.half_sent = trio.Event()
         self.released = trio.Event()
 
@@ -55,6 +56,9 @@ class Valve(trio.abc.Stream):
             self.half_sent.set()
             await self.released.wait()
         await self.stream.send_all(data)
+        if self.dawdling:
+            self.dawdling = False
+            await self.released.wait()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Never blocks."""
