@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import h11
 import trio
 import trio_websocket
 from attrs import define, field
@@ -177,8 +178,8 @@ class Dialer:
                 nursery.cancel_scope.cancel()
         except* trio_websocket.ConnectionRejected as group:
             rejected = _only(group)
-        except* HandshakeLost:
-            pass
+        except* (HandshakeLost, h11.LocalProtocolError):
+            pass  # h11's is wsproto's answer to an answer that is not HTTP
         except* LocalProtocolError:
             # wsproto's answer to a pong that the library sends while a close is under way; closed it is, then.
             if not line.upgraded:
