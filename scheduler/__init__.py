@@ -7,14 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scheduler.admission.shell import Admission
+    from scheduler.admission.tenant import Budget, Tenant
+    from scheduler.admission.ticket import Ticket
+    from scheduler.admission.waits import AdmissionStats
     from scheduler.agent import Agent
     from scheduler.compaction import Compaction
     from scheduler.conversation import Conversation, Restarted
     from scheduler.errors import (
+        AdmissionQueueFull,
         AgentNotFound,
         BudgetExceeded,
         CallsUnanswered,
         ConversationBusy,
+        DeadlineExceeded,
         FleetHalted,
         OutputFileError,
         OutputInvalid,
@@ -39,11 +45,16 @@ if TYPE_CHECKING:
     from scheduler.turns import FunctionCall, Placement, Turn, TurnRequest, Usage
 
 _HOMES = {
+    "scheduler.admission.shell": "Admission",
+    "scheduler.admission.tenant": "Budget Tenant",
+    "scheduler.admission.ticket": "Ticket",
+    "scheduler.admission.waits": "AdmissionStats",
     "scheduler.agent": "Agent",
     "scheduler.compaction": "Compaction",
     "scheduler.conversation": "Conversation Restarted",
-    "scheduler.errors": "AgentNotFound BudgetExceeded CallsUnanswered ConversationBusy FleetHalted OutputFileError "
-    "OutputInvalid RetryBudgetExceeded RunIncomplete SchedulerError TaskError ToolDefinitionError UnsupportedOutput",
+    "scheduler.errors": "AdmissionQueueFull AgentNotFound BudgetExceeded CallsUnanswered ConversationBusy "
+    "DeadlineExceeded FleetHalted OutputFileError OutputInvalid RetryBudgetExceeded RunIncomplete SchedulerError "
+    "TaskError ToolDefinitionError UnsupportedOutput",
     "scheduler.fleet.entry": "run_fleet run_fleet_async",
     "scheduler.fleet.fleet": "Fleet FleetCounts",
     "scheduler.fleet.report": "FleetReport",
@@ -60,13 +71,18 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "Admission",
+    "AdmissionQueueFull",
+    "AdmissionStats",
     "Agent",
     "AgentNotFound",
+    "Budget",
     "BudgetExceeded",
     "CallsUnanswered",
     "Compaction",
     "Conversation",
     "ConversationBusy",
+    "DeadlineExceeded",
     "Fleet",
     "FleetCounts",
     "FleetHalted",
@@ -89,6 +105,8 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskResult",
+    "Tenant",
+    "Ticket",
     "Tool",
     "ToolContext",
     "ToolDefinitionError",

@@ -156,10 +156,22 @@ class Agent:
         metadata: Mapping[str, str] | None = None,
         on_event: OnRunEvent | None = None,
         run: Run | None = None,
+        tenant: str | None = None,
+        priority: float | None = None,
+        deadline: float | None = None,
     ) -> RunResult:
         """Run on `input` until the agent has answered: see `run_agent`."""
         return await run_agent(
-            scheduler, self, input, conversation=conversation, metadata=metadata, on_event=on_event, run=run
+            scheduler,
+            self,
+            input,
+            conversation=conversation,
+            metadata=metadata,
+            on_event=on_event,
+            run=run,
+            tenant=tenant,
+            priority=priority,
+            deadline=deadline,
         )
 
     def stream(
@@ -170,6 +182,9 @@ class Agent:
         conversation: Conversation | None = None,
         metadata: Mapping[str, str] | None = None,
         run: Run | None = None,
+        tenant: str | None = None,
+        priority: float | None = None,
+        deadline: float | None = None,
         buffer: int = 64,
     ) -> AbstractAsyncContextManager[RunStream]:
         """Run, and read the events as they come: see `open_stream`.
@@ -180,7 +195,16 @@ class Agent:
         print(stream.result.output)
         """
         return open_stream(
-            scheduler, self, input, conversation=conversation, metadata=metadata, run=run, buffer=buffer
+            scheduler,
+            self,
+            input,
+            conversation=conversation,
+            metadata=metadata,
+            run=run,
+            tenant=tenant,
+            priority=priority,
+            deadline=deadline,
+            buffer=buffer,
         )
 
     def _make_request(self) -> TurnRequest:

@@ -17,6 +17,8 @@ from pool.pool import Pool
 from pool.slots import Hold
 from pool.wire.cycle import Finished
 from pool.wire.events import Encoded, ResponseCreate, ServerEvent
+from scheduler.admission.shell import Admission
+from scheduler.admission.ticket import Ticket
 from scheduler.budget import ReplayBudget
 from scheduler.chain import Chain, Plan, encode_input
 from scheduler.compaction import Compaction, compact
@@ -52,6 +54,7 @@ class Shared:
     pool: Pool
     settings: SchedulerSettings
     rng: random.Random
+    admission: Admission
     http: HttpClient | None = None
     estimates: Estimates = field(factory=Estimates)
     plain_models: set[str] = field(factory=set)  # models that have no encrypted reasoning to include
@@ -72,6 +75,7 @@ class Conversation:
     name: str
     _shared: Shared
     _chain: Chain
+    ticket: Ticket = field(repr=False)  # on whose behalf its turns wait; a run puts its own here
     placements: list[Placement] = field(factory=list, init=False)  # one a finished turn
     _hold: Hold = field(init=False)
     _near: Hold | None = field(default=None, init=False)  # the parent's, until the first turn of a fork
@@ -104,7 +108,7 @@ class Conversation:
 
     def fork(self, *, name: str | None = None) -> Conversation:
         """Return a conversation that goes its own way from here; both may run at once."""
-        fork = Conversation(name or f"{self.name}/fork", self._shared, self._chain.fork())
+        fork = Conversation(name or f"{self.name}/fork", self._shared, self._chain.fork(), self.ticket)
         fork._near, fork._hold.lost = self._hold, "forked"
         return fork
 
@@ -141,13 +145,16 @@ class Conversation:
             LaneOverflow: `on_event` was too slow for too long.
             ConversationBusy: a turn of this conversation is under way.
             RetryBudgetExceeded: recovery has sent too much again of late.
+            AdmissionQueueFull: too many turns wait for a slot.
+            DeadlineExceeded: the deadline of the conversation or its run came first, or certainly will.
         """
         if self._busy:
             raise ConversationBusy(self.name)
         self._busy = True
         self._came_back()
         try:
-            return await _Attempts(self, encode_input(given), request, on_event).run()
+            with self._shared.admission.within(self.ticket):
+                return await _Attempts(self, encode_input(given), request, on_event).run()
         finally:
             self._busy = False
 
@@ -218,7 +225,7 @@ class _Attempts:
         shared = self.conversation._shared
         while True:
             try:
-                return await self._try()
+                return await self._admitted()
             except PoolError as error:
                 action = recover(
                     error,
@@ -300,6 +307,22 @@ class _Attempts:
         if self.over_http is not None:
             return ways.line()
         return ways.lane(hold, near=conversation._near, holder=conversation.name)
+
+    async def _admitted(self) -> Turn:
+        ticket, admission = self.conversation.ticket, self.conversation._shared.admission
+        async with admission.turn(ticket, model=self.request.model, cost=self._cost()) as slot:
+            turn = await self._try()
+            slot.completed(turn.usage)
+            return turn
+
+    def _cost(self) -> int:
+        """Estimate the tokens that the server will read, remembered or not."""
+        chain = self.conversation._chain
+        size = sum(map(len, self.new))
+        if not chain.tokens:
+            plain = chain.store or self.request.model in self.conversation._shared.plain_models
+            size += len(fields_of(self.request, store=chain.store, encrypted_reasoning=not plain))
+        return chain.tokens + size // BYTES_A_TOKEN
 
     async def _try(self) -> Turn:
         conversation, shared, request = self.conversation, self.conversation._shared, self.request

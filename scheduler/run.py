@@ -112,6 +112,9 @@ async def run_agent(
     metadata: Mapping[str, str] | None = None,
     on_event: OnRunEvent | None = None,
     run: Run | None = None,
+    tenant: str | None = None,
+    priority: float | None = None,
+    deadline: float | None = None,
 ) -> RunResult:
     """Run `agent` on `input` until it has answered.
 
@@ -119,6 +122,10 @@ async def run_agent(
     end. `metadata` is added to the agent's own on every request. `on_event` gets every event, in order and in this
     task, and slows the run down while it takes its time; without it events are not even decoded. `run` is
     filled as the run goes on: pass one to know what was done when the run fails.
+
+    `tenant` says on whose behalf (fairness is kept between tenants), `priority` which of its turns go first (the
+    higher; 0 is usual), `deadline` after how many seconds the run is cancelled. What is None is the conversation's
+    own, if it is given, or that of the run in whose tool this one is.
 
     Cancelling ends the turn and the tools; tools in threads are left behind.
 
@@ -128,6 +135,8 @@ async def run_agent(
         RunIncomplete: the server cut a turn short.
         UnsupportedOutput: the model waits for something that tools cannot give.
         PoolError: a turn failed, and recovery gave up.
+        DeadlineExceeded: the deadline came first, or certainly will.
+        AdmissionQueueFull: too many runs, or turns, wait.
     """
     run = Run() if run is None else run
     own = conversation is None
@@ -135,11 +144,15 @@ async def run_agent(
         conversation = scheduler.conversation(store=agent.store)
     run.conversation = conversation
     run.pending = input
-    before, started = run.seconds, trio.current_time()
+    before, started, ticket = run.seconds, trio.current_time(), conversation.ticket
     try:
-        turn, output = await _converse(agent, conversation, run, metadata, on_event)
+        async with scheduler.admission.run(
+            tenant=tenant, priority=priority, deadline=deadline, like=ticket
+        ) as conversation.ticket:
+            turn, output = await _converse(agent, conversation, run, metadata, on_event)
     finally:
         run.seconds = before + trio.current_time() - started
+        conversation.ticket = ticket
         if own:
             conversation.close()
     return RunResult(

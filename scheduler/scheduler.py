@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from pool.http import HttpClient, open_http
 from pool.placement import Placement
 from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, PoolSettings
+from scheduler.admission.shell import Admission
 from scheduler.chain import Chain
 from scheduler.conversation import Conversation, Shared
 from scheduler.policy import ByCost
@@ -73,6 +75,7 @@ class Scheduler:
     """Makes conversations over a pool. Use `open_scheduler`, or give it a pool of your own."""
 
     pool: Pool
+    admission: Admission = field(repr=False)
     _shared: Shared = field(repr=False)
     _serial: Iterator[int] = field(repr=False)
 
@@ -90,19 +93,43 @@ class Scheduler:
                 "transport", "http", "the endpoint has no http_url, or http=open_http(...) was not given"
             )
         self.pool = pool
-        self._shared = Shared(pool=pool, settings=settings, rng=rng or random.Random(), http=http)
+        self.admission = Admission(settings, capacity=self._capacity)
+        self._shared = Shared(
+            pool=pool, settings=settings, rng=rng or random.Random(), admission=self.admission, http=http
+        )
         self._serial = itertools.count(1)
 
-    def conversation(self, *, name: str | None = None, store: bool = False) -> Conversation:
-        """Return a new, empty conversation.
+    def conversation(
+        self,
+        *,
+        name: str | None = None,
+        store: bool = False,
+        tenant: str | None = None,
+        priority: float | None = None,
+        deadline: float | None = None,
+    ) -> Conversation:
+        """Return a new, empty conversation. Within a tool of a run, what is None of the last three is that run's.
 
         Args:
             name: for logs and statistics.
             store: ask the server to keep the responses. Then a tip can be continued on any connection; without
                 it a conversation that loses its lane is replayed in full.
+            tenant: on whose behalf; fairness is kept between tenants.
+            priority: the higher goes first among the tenant's own; 0 is usual.
+            deadline: seconds from now; no turn goes on for longer.
+
+        Raises:
+            SettingsError: an argument is out of range.
         """
-        return Conversation(name or f"conversation {next(self._serial)}", self._shared, Chain(store))
+        ticket = self.admission.ticket(tenant=tenant, priority=priority, deadline=deadline)
+        return Conversation(name or f"conversation {next(self._serial)}", self._shared, Chain(store), ticket)
 
     def stats(self) -> SchedulerStats:
         """Return a frozen snapshot of the turns taken so far."""
         return self._shared.recorder.snapshot()
+
+    def _capacity(self) -> float:
+        """Return how many turns may be in flight: a few more than lanes, or a lane that becomes free would idle."""
+        settings = self._shared.settings
+        lanes = settings.http_connections if settings.transport == "http" else self.pool.capacity
+        return math.ceil(lanes * 1.25)

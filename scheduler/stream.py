@@ -69,6 +69,9 @@ async def open_stream(
     conversation: Conversation | None = None,
     metadata: Mapping[str, str] | None = None,
     run: Run | None = None,
+    tenant: str | None = None,
+    priority: float | None = None,
+    deadline: float | None = None,
     buffer: int = 64,
 ) -> AsyncIterator[RunStream]:
     """Run `agent` in a task of its own while the body reads its events.
@@ -96,6 +99,9 @@ async def open_stream(
                     metadata=metadata,
                     on_event=send.send,
                     run=stream.run,
+                    tenant=tenant,
+                    priority=priority,
+                    deadline=deadline,
                 )
             except Exception as exc:
                 stream._error = exc

@@ -95,6 +95,11 @@ class Share:
         return len(self.in_flight) >= self.cap
 
     @property
+    def parked(self) -> bool:
+        """What it waits for stands before nobody, because it is at its cap."""
+        return self.full and self.waiting > 0
+
+    @property
     def waiting(self) -> int:
         """How many of its claims wait."""
         return sum(len(line.waiting) for line in self.lines.values())

@@ -37,6 +37,8 @@ REMEMBERED = (
     1024  # tenants, and kinds: more than these are remembered only while they have something going on
 )
 NO_BUDGET = Budget()
+FIRST_GUESS = 256.0  # tokens of an answer, before one was seen
+MEMORY = 16  # answers that count
 
 
 class SlotState(enum.Enum):
@@ -77,7 +79,12 @@ class Kind:
     adaptive: AdaptiveLimit
     requests: Window | None = None
     tokens: Window | None = None
+    answer: float = field(default=FIRST_GUESS, init=False)  # tokens of one, on average of late
     in_flight: dict[Slot, None] = field(factory=dict, init=False)
+
+    def answered(self, tokens: int) -> None:
+        """An answer was so long."""
+        self.answer += (tokens - self.answer) / MEMORY
 
     def ready_at(self, cost: int, now: float) -> float:
         """Return when to look again whether one more may start: `now` for at once, `math.inf` for "after another"."""
@@ -154,7 +161,7 @@ class Gate:
             kind = self._kind(slot.kind)
             if kind.ready_at(slot.cost, now) <= now:
                 self._grant(slot, kind, now)
-                return []
+                return self._settle(now) if share.parked else []
         self._check_room(share)
         slot.queued = True
         self._queue.push(slot)
@@ -168,11 +175,20 @@ class Gate:
         self._queue.remove(slot)
         return self._settle(now)
 
-    def leave(self, slot: Slot, *, tokens: int | None = None, now: float) -> list[Slot]:
-        """A slot is free again. `tokens` is what the turn has cost, if that is known."""
+    def expected(self, name: str) -> int:
+        """Return how many tokens the next answer of a model may have."""
+        kind = self.kinds.get(name)
+        return int(FIRST_GUESS if kind is None else kind.answer)
+
+    def leave(
+        self, slot: Slot, *, tokens: int | None = None, answer: int | None = None, now: float
+    ) -> list[Slot]:
+        """A slot is free again. If known: `tokens`, what the turn has cost; `answer`, its output."""
         slot.move(SlotState.OVER)
         share, kind = slot.share, self.kinds[slot.kind]
         was_full = share.full
+        if answer is not None:
+            kind.answered(answer)
         if tokens is not None:
             kind.adaptive.succeeded(len(kind.in_flight), now)
             if slot.queued:

@@ -85,9 +85,14 @@ class _Line:
             ticket.queued = False
             self.waits.at_once(slot.share.name)
 
-    def leave(self, slot: _Waiting, tokens: int | None) -> None:
-        """The slot is free."""
-        self.wake(self.gate.leave(slot, tokens=tokens, now=trio.current_time()))
+    def leave(self, slot: _Waiting, usage: Usage | None) -> None:
+        """The slot is free. `usage`: of the turn, if it has completed."""
+        now = trio.current_time()
+        if usage is None:
+            self.wake(self.gate.leave(slot, now=now))
+        else:
+            tokens, answer = usage.total_tokens, usage.output_tokens
+            self.wake(self.gate.leave(slot, tokens=tokens, answer=answer, now=now))
 
     def wake(self, granted: Iterable[Claim]) -> None:
         """Wake those who were granted, and the keeper when the time has changed."""
@@ -107,11 +112,11 @@ class TurnSlot(_Waiting):
 
     ticket: Ticket = field(kw_only=True)
     _admission: Admission = field(kw_only=True, repr=False)
-    _tokens: int | None = field(default=None, init=False)
+    _usage: Usage | None = field(default=None, init=False)
 
     def completed(self, usage: Usage) -> None:
         """The turn has completed, and this is what it used."""
-        self._tokens = usage.total_tokens
+        self._usage = usage
         self.ticket.turns += 1
 
     async def __aenter__(self) -> TurnSlot:
@@ -125,7 +130,7 @@ class TurnSlot(_Waiting):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.end_turn(self, self._tokens, error)
+        self._admission.end_turn(self, self._usage, error)
 
 
 @define(eq=False, init=False)
@@ -173,8 +178,9 @@ class Admission:
         priority: float | None = None,
         deadline: float | None = None,
         parent: Ticket | None = None,
+        like: Ticket | None = None,
     ) -> Ticket:
-        """Return a ticket for turns outside a run. Within a tool of a run, what is None is that run's.
+        """Return a ticket for turns outside a run. What is None is that of `like`, or of the run one is in a tool of.
 
         Raises:
             SettingsError: a value is out of range.
@@ -182,6 +188,7 @@ class Admission:
         return make_ticket(
             self,
             parent_of(self, parent),
+            like=like,
             tenant=tenant,
             priority=priority,
             deadline=deadline,
@@ -196,6 +203,7 @@ class Admission:
         priority: float | None = None,
         deadline: float | None = None,
         parent: Ticket | None = None,
+        like: Ticket | None = None,
     ) -> AsyncIterator[Ticket]:
         """Admit a run for the length of the block. Always a checkpoint.
 
@@ -204,6 +212,7 @@ class Admission:
             priority: the higher goes first among its tenant's; waiting for `ageing` seconds is worth one level.
             deadline: seconds from now, for the whole block, waiting included.
             parent: the run that waits for this one. Found by itself when called within a tool.
+            like: the conversation's own ticket: it says what the arguments leave open, before the parent does.
 
         Raises:
             AdmissionQueueFull: too many runs wait.
@@ -211,7 +220,7 @@ class Admission:
             SettingsError: a value is out of range.
         """
         before = current.get()
-        ticket = self.ticket(tenant=tenant, priority=priority, deadline=deadline, parent=parent)
+        ticket = self.ticket(tenant=tenant, priority=priority, deadline=deadline, parent=parent, like=like)
         await trio.lowlevel.checkpoint()
         with self.within(ticket):
             slot = None if ticket.parent is not None else await self._admit(ticket)
@@ -222,7 +231,7 @@ class Admission:
                 current.set(before)
                 ticket.over = True
                 if slot is not None:
-                    self._runs.leave(slot, 1)
+                    self._runs.leave(slot, None)
 
     async def _admit(self, ticket: Ticket) -> _Waiting:
         await trio.lowlevel.checkpoint()
@@ -248,7 +257,9 @@ class Admission:
         return _watch(ticket)
 
     def turn(self, ticket: Ticket, *, model: str, cost: int) -> TurnSlot:
-        """Return a slot for one try of a turn that may cost so many tokens. Enter it before a lane is acquired.
+        """Return a slot for one try of a turn. Enter it before a lane is acquired.
+
+        `cost`: tokens that the server will read, remembered or not; what it may answer is added here.
 
         Raises, when entered:
             AdmissionQueueFull: too many turns wait.
@@ -258,7 +269,7 @@ class Admission:
         return TurnSlot(
             share=gate.share(ticket.tenant),
             kind=model,
-            cost=cost,
+            cost=cost + gate.expected(model),
             rank=now - ticket.priority * gate.ageing,
             since=now,
             ticket=ticket,
@@ -275,14 +286,14 @@ class Admission:
         line.ask(slot, ticket)
         return line
 
-    def end_turn(self, slot: TurnSlot, tokens: int | None, error: BaseException | None) -> None:
+    def end_turn(self, slot: TurnSlot, usage: Usage | None, error: BaseException | None) -> None:
         """Take a turn's slot back, and learn from how it went. For `TurnSlot` alone."""
         line = self._turns
         if isinstance(error, PoolError) and too_many(error):
             told = told_wait(error, self.settings.retry_after_max)
             line.wake(line.gate.refused(slot, retry_after=told, now=trio.current_time()))
         else:
-            line.leave(slot, tokens)
+            line.leave(slot, usage)
 
     def stats(self) -> AdmissionStats:
         """Return a frozen snapshot."""

@@ -41,12 +41,13 @@ def make_ticket(
     owner: object,
     parent: Ticket | None,
     *,
+    like: Ticket | None,
     tenant: str | None,
     priority: float | None,
     deadline: float | None,
     now: float,
 ) -> Ticket:
-    """Return a ticket; what is None is the parent's, and no deadline is later than the parent's.
+    """Return a ticket; what is None is that of `like`, else the parent's. No deadline is later than theirs.
 
     Raises:
         SettingsError: a value is out of range.
@@ -57,12 +58,13 @@ def make_ticket(
         raise SettingsError("priority", priority, "must be a number; the higher goes first, 0 is usual")
     if deadline is not None and not (_is_number(deadline) and deadline > 0):
         raise SettingsError("deadline", deadline, "must be seconds from the start, above 0")
-    inherited = parent or Ticket()
+    inherited = like or parent or Ticket()
+    latest = min(one.deadline for one in (inherited, parent or inherited))
     return Ticket(
         tenant=inherited.tenant if tenant is None else tenant,
         priority=inherited.priority if priority is None else priority,
         started=now,
-        deadline=inherited.deadline if deadline is None else min(inherited.deadline, now + deadline),
+        deadline=latest if deadline is None else min(latest, now + deadline),
         parent=parent,
         owner=owner,
     )

@@ -30,6 +30,7 @@ from scheduler.fleet.report import FleetReport
 from scheduler.fleet.results import TaskResult
 from scheduler.fleet.tasks import TaskLike, as_tasks
 from scheduler.fleet.verdict import principal
+from scheduler.settings import SchedulerSettings
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ def run_fleet(
     connections: int | None = None,
     concurrency: int = 32,
     pool_settings: PoolSettings | None = None,
+    settings: SchedulerSettings | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -56,6 +58,7 @@ def run_fleet(
         connections: at most; the pool's default when None.
         concurrency: runs at a time.
         pool_settings: anything else about the pool.
+        settings: how turns are recovered and admitted: tenants, budgets, limits.
         out: a file for the results, one line of JSON each. Without it, and without `on_result`, they are in the
             report's `results`; so a fleet too big for memory names one of the two.
         resume: append to `out` and skip the tasks that are completed in it.
@@ -80,6 +83,7 @@ def run_fleet(
         connections=connections,
         concurrency=concurrency,
         pool_settings=pool_settings,
+        settings=settings,
         out=out,
         resume=resume,
         overwrite=overwrite,
@@ -99,6 +103,7 @@ async def run_fleet_async(
     connections: int | None = None,
     concurrency: int = 32,
     pool_settings: PoolSettings | None = None,
+    settings: SchedulerSettings | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -119,6 +124,7 @@ async def run_fleet_async(
         connections=connections,
         concurrency=concurrency,
         pool_settings=pool_settings,
+        settings=settings,
         out=out,
         resume=resume,
         overwrite=overwrite,
@@ -137,6 +143,7 @@ class _Job:
     connections: int | None
     concurrency: int
     pool_settings: PoolSettings | None
+    settings: SchedulerSettings | None
     out: str | Path | None
     resume: bool
     overwrite: bool
@@ -181,14 +188,15 @@ class _Job:
             if journal is None and self.on_result is None:
                 kept.append(result)
 
-        settings = self.pool_settings or PoolSettings()
+        pool_settings = self.pool_settings or PoolSettings()
         if self.connections is not None:
-            settings = settings.with_(max_connections=self.connections)
+            pool_settings = pool_settings.with_(max_connections=self.connections)
         landed = await launch(
             left(),
             self.agent,
             self.endpoint or Endpoint.openai(),
-            pool_settings=settings,
+            pool_settings=pool_settings,
+            settings=self.settings,
             concurrency=self.concurrency,
             on_result=keep,
         )

@@ -167,7 +167,14 @@ class Fleet:
         conversation = self.scheduler.conversation(name=task.id, store=self.agent.store)
         try:
             result = await self.agent.run(
-                self.scheduler, task.input, conversation=conversation, metadata=task.metadata, run=run
+                self.scheduler,
+                task.input,
+                conversation=conversation,
+                metadata=task.metadata,
+                run=run,
+                tenant=task.tenant,
+                priority=task.priority,
+                deadline=task.deadline,
             )
         except Exception as error:
             cause = principal(error)

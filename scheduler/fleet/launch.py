@@ -13,6 +13,7 @@ from scheduler.fleet.fleet import Fleet, OnResult
 from scheduler.fleet.report import Connections, FleetReport, Runs
 from scheduler.fleet.tasks import TaskLike
 from scheduler.scheduler import Scheduler, open_scheduler
+from scheduler.settings import SchedulerSettings
 
 Attend = Callable[[Fleet], Awaitable[None]]
 
@@ -31,6 +32,7 @@ async def launch(
     endpoint: Endpoint,
     *,
     pool_settings: PoolSettings,
+    settings: SchedulerSettings | None = None,
     concurrency: int,
     on_result: OnResult | None = None,
     attend: Attend | None = None,
@@ -44,7 +46,7 @@ async def launch(
     """
     started = trio.current_time()
     fault: Exception | None = None
-    async with open_scheduler(endpoint, pool_settings=pool_settings) as scheduler:
+    async with open_scheduler(endpoint, pool_settings=pool_settings, settings=settings) as scheduler:
         fleet = Fleet(agent, scheduler, concurrency=concurrency)
         async with trio.open_nursery() as nursery:
             try:

@@ -12,27 +12,33 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import field, frozen
 
 from pool.wire.codec import from_json, to_json
+from scheduler.admission.tenant import NAME_LIMIT
 from scheduler.errors import TaskError
 
-KEYS = ("id", "input", "metadata")
+KEYS = ("id", "input", "metadata", "tenant", "priority", "deadline")
 
 
 @frozen(kw_only=True)
 class Task:
     """One run to do: `input` is text, or a list of input items of the Responses API.
 
-    `metadata` goes into the `metadata` field of each request of this run. `line` is 0 when there is no file.
+    `metadata` goes into the `metadata` field of each request of this run. `tenant`, `priority` and `deadline` are
+    those of `Agent.run`; the deadline counts from when the task is taken up. `line` is 0 when there is no file.
     """
 
     id: str
     input: str | tuple[Mapping[str, Any], ...]
     metadata: Mapping[str, str] = field(factory=dict)
+    tenant: str | None = None
+    priority: float | None = None
+    deadline: float | None = None  # seconds
     line: int = field(default=0, eq=False)
 
 
@@ -122,7 +128,15 @@ def _task(value: Any, ids: _Ids, *, source: str, line: int) -> Task:
         raise wrong(f"'id' must be a text that is not empty, not {_kind(given)}")
     else:
         id_ = ids.claim(str(given), line)
-    return Task(id=id_, input=content, metadata=metadata, line=line)
+    return Task(
+        id=id_,
+        input=content,
+        metadata=metadata,
+        tenant=_tenant(value.get("tenant"), wrong),
+        priority=_number(value.get("priority"), "priority", wrong),
+        deadline=_deadline(value.get("deadline"), wrong),
+        line=line,
+    )
 
 
 def _input(value: Any, wrong: Callable[[str], TaskError]) -> str | tuple[Mapping[str, Any], ...]:
@@ -149,6 +163,27 @@ def _metadata(value: Any, wrong: Callable[[str], TaskError]) -> Mapping[str, str
         if not isinstance(key, str) or not isinstance(content, str):
             raise wrong(f"'metadata[{key!r}]' must be a text, not {_kind(content)}")
     return dict(value)
+
+
+def _tenant(value: Any, wrong: Callable[[str], TaskError]) -> str | None:
+    if value is None or (isinstance(value, str) and value.strip() and len(value) <= NAME_LIMIT):
+        return value
+    raise wrong(f"'tenant' must be a text of 1 to {NAME_LIMIT} characters, not {_kind(value)}")
+
+
+def _deadline(value: Any, wrong: Callable[[str], TaskError]) -> float | None:
+    seconds = _number(value, "deadline", wrong)
+    if seconds is not None and seconds <= 0:
+        raise wrong(f"'deadline' must be seconds above 0, not {seconds:g}")
+    return seconds
+
+
+def _number(value: Any, name: str, wrong: Callable[[str], TaskError]) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise wrong(f"'{name}' must be a number, not {_kind(value)}")
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -208,6 +208,16 @@ def test_a_model_that_is_held_up_holds_up_no_other() -> None:
     assert desk.granted[-1] == (60.0, big[1])
 
 
+def test_who_comes_to_its_cap_stands_in_nobodys_way() -> None:
+    tenants = (Tenant(name="c", max_in_flight=1),)
+    desk = counter(10, tenants=tenants, budgets={"m": Budget(tokens_per_minute=100)})
+    desk.ask("a", cost=60)
+    dear, cheap = desk.ask("c", cost=80), desk.ask("a", cost=10)
+    assert states(dear, cheap) == "ww"
+    assert desk.ask("c", kind="n").state is SlotState.GRANTED
+    assert states(dear, cheap) == "wg"
+
+
 def test_a_dear_turn_is_waited_for_and_not_passed_over() -> None:
     desk = counter(10, budgets={"m": Budget(tokens_per_minute=100)})
     desk.ask(cost=60)
@@ -332,7 +342,7 @@ BUDGETS = {"m": Budget(requests_per_minute=7, tokens_per_minute=300), "n": Budge
 
 
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_limit_is_ever_passed_nobody_waits_for_nothing_and_nothing_leaks(data: st.DataObject) -> None:
     desk = counter(5, tenants=TENANTS, budgets=BUDGETS, adaptive=True, max_queued=100)
     gate = desk.gate

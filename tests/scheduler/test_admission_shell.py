@@ -163,6 +163,7 @@ async def test_runs_are_admitted_so_many_at_a_time(autojump_clock: MockClock) ->
     async with trio.open_nursery() as nursery:
         for tenant in "aaabbb":
             nursery.start_soon(run, tenant)
+            await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(5)
         assert (gate.stats().runs, gate.stats().runs_waiting) == (3, 3)
     assert sorted(ends) == [("a", 10), ("a", 20), ("a", 30), ("b", 10), ("b", 10), ("b", 20)]

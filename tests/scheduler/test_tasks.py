@@ -77,8 +77,14 @@ def test_ids_are_unique_and_the_same_each_time(inputs: list[str]) -> None:
         ("null", "not null"),
         ("true", "not true or false"),
         ("4.5", "not a number"),
-        ('{"inptu": "x"}', "unknown key 'inptu'; did you mean 'input'? (a task has: id, input, metadata)"),
-        ('{"input": "x", "zzz": 1}', "unknown key 'zzz' (a task has: id, input, metadata)"),
+        (
+            '{"inptu": "x"}',
+            "unknown key 'inptu'; did you mean 'input'? (a task has: id, input, metadata, tenant, ",
+        ),
+        (
+            '{"input": "x", "zzz": 1}',
+            "unknown key 'zzz' (a task has: id, input, metadata, tenant, ",
+        ),
         ('{"id": "x"}', "'input' is missing"),
         ('""', "'input' is empty"),
         ('{"input": " \\t"}', "'input' is empty"),
@@ -92,6 +98,12 @@ def test_ids_are_unique_and_the_same_each_time(inputs: list[str]) -> None:
         ('{"input": "x", "id": [1]}', "'id' must be"),
         ('{"input": "x", "metadata": "y"}', "'metadata' must be an object of texts, not a text"),
         ('{"input": "x", "metadata": {"k": 1}}', "'metadata['k']' must be a text, not a number"),
+        ('{"input": "x", "tenant": ""}', "'tenant' must be a text of 1 to 256 characters, not an empty text"),
+        ('{"input": "x", "tenant": 3}', "'tenant' must be a text of 1 to 256 characters, not a number"),
+        ('{"input": "x", "priority": "high"}', "'priority' must be a number, not a text"),
+        ('{"input": "x", "priority": true}', "'priority' must be a number, not true or false"),
+        ('{"input": "x", "deadline": 0}', "'deadline' must be seconds above 0, not 0"),
+        ('{"input": "x", "deadline": [1]}', "'deadline' must be a number, not a list"),
         ('{"input": "x", "id": "a"}', "t.jsonl:2: id 'a' is already taken by line 1"),
     ],
 )
@@ -116,6 +128,12 @@ def test_a_program_gives_tasks_texts_or_mappings() -> None:
         list(as_tasks([given[0], given[0]]))
     with pytest.raises(TaskError, match="tasks:1: a task is an object or a string, not bytes"):
         list(as_tasks([b"x"]))  # type: ignore[list-item]
+
+
+def test_a_task_may_say_on_whose_behalf_and_how_urgent_it_is() -> None:
+    (plain, urgent) = read('"a"', '{"input": "b", "tenant": "t", "priority": -1.5, "deadline": 60}')
+    assert (plain.tenant, plain.priority, plain.deadline) == (None, None, None)
+    assert (urgent.tenant, urgent.priority, urgent.deadline) == ("t", -1.5, 60)
 
 
 def test_a_file_is_checked_whole_and_read_again(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import trio
 from attrs import define, field
 
 from pool.wire.events import ServerEvent
+from scheduler.admission.shell import Admission
+from scheduler.admission.ticket import Ticket
 from scheduler.conversation import Conversation
 from scheduler.scheduler import Scheduler
+from scheduler.settings import SchedulerSettings
 from scheduler.turns import FunctionCall, Placement, Turn, TurnRequest, Usage
 
 Given = str | Sequence[Mapping[str, Any]]
@@ -64,6 +67,7 @@ class FakeConversation:
     given: list[Given] = field(factory=list)
     requests: list[TurnRequest] = field(factory=list)
     closed: int = 0
+    ticket: Ticket = field(factory=Ticket)
 
     async def turn(
         self,
@@ -102,6 +106,7 @@ class FakeScheduler:
     script: list[Step]
     conversations: list[FakeConversation] = field(factory=list)
     store: bool | None = None
+    admission: Admission = field(factory=lambda: Admission(SchedulerSettings()))
 
     def conversation(self, *, name: str | None = None, store: bool = False) -> FakeConversation:
         self.store = store

@@ -7,9 +7,12 @@ from typing import Any, cast
 
 from attrs import define, field
 
+from scheduler.admission.shell import Admission
+from scheduler.admission.ticket import Ticket
 from scheduler.agent import Agent
 from scheduler.fleet.fleet import Fleet
 from scheduler.scheduler import Scheduler
+from scheduler.settings import SchedulerSettings
 from scheduler.turns import Turn, TurnRequest
 from tests.support.fake_conversation import Given
 
@@ -24,6 +27,7 @@ class FakeTurns:
     behave: Behave
     requests: list[TurnRequest] = field(factory=list)
     closed: bool = False
+    ticket: Ticket = field(factory=Ticket)
 
     async def turn(self, given: Given, request: TurnRequest, *, on_event: Any = None) -> Turn:
         self.requests.append(request)
@@ -39,6 +43,7 @@ class FakeScheduler:
 
     behave: Behave
     made: list[FakeTurns] = field(factory=list)
+    admission: Admission = field(factory=lambda: Admission(SchedulerSettings()))
 
     def conversation(self, *, name: str, store: bool) -> FakeTurns:
         self.made.append(FakeTurns(name, self.behave))
