@@ -43,6 +43,7 @@ class Connection:
     on_end: Callable[[Connection], None]  # nothing more can be sent or read
     on_over: Callable[[Exchange], None]  # a response has ended, or failed
     on_expired: Callable[[Connection], None]  # the server says that the connection is too old
+    on_broken: Callable[[Connection], None]  # nothing can be sent any more; its reader may not know yet
     on_crowded: Callable[[Connection, int], None]  # it takes only so many lane names
     dialling: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _reading: trio.CancelScope = field(factory=trio.CancelScope, init=False)
@@ -240,6 +241,7 @@ class Connection:
             try:
                 await wire.send(message.decode())
             except WireClosed as closed:
+                self.on_broken(self)
                 reason = f"code {closed.code}, {closed.reason or 'no reason given'}"
                 raise ConnectionLost(
                     f"{self.conn} was closed before the send ({reason})",
@@ -248,5 +250,6 @@ class Connection:
                     reason=closed.reason,
                 ) from None
             return
+        self.on_broken(self)
         self.close("stalled")
         raise ConnectionLost(f"{self.conn} took no data for {timeout:g} s", sent=False)

@@ -325,6 +325,7 @@ class Pool:
             on_end=self._read_to_end,
             on_over=self._response_over,
             on_expired=self._expired,
+            on_broken=self._broken,
             on_crowded=self._crowded,
         )
         self._connections[conn] = connection
@@ -387,6 +388,10 @@ class Pool:
 
     def _expired(self, connection: Connection) -> None:
         self._apply(self._roster.retire(connection.conn, "expired", now=trio.current_time()))
+
+    def _broken(self, connection: Connection) -> None:
+        # At once, before the turn that found out asks for its next lane: it must not be one of this connection's.
+        self._apply(self._roster.retire(connection.conn, "lost", now=trio.current_time()))
 
     def _crowded(self, connection: Connection, names: int) -> None:
         log.warning("%s takes only %d lane names", connection.conn, names)

@@ -265,7 +265,7 @@ class RosterMachine(RuleBasedStateMachine):
 
     @rule()
     def calm(self) -> None:
-        """If from now on everything goes well, everybody is served, and soon."""
+        """If from now on everything goes well, everybody is served, and soon; but the polite may wait for ever."""
         if self.roster.paused or self.roster.stopped:
             return
         for _round in range(100):
@@ -280,7 +280,7 @@ class RosterMachine(RuleBasedStateMachine):
             for lane in tuple(self.leases):
                 self.leases.remove(lane)
                 self.apply(self.roster.release(lane, keep=True, now=self.now))
-            if not self.waiting and not self.unseen:
+            if all(waiter.polite for waiter in self.waiting) and not self.unseen:
                 return
             self.time_passes(1.0)
             self.due()
