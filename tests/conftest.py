@@ -1,4 +1,4 @@
-"""Every run tries the same examples, so that a failure is the change's. `HYPOTHESIS_PROFILE=explore` tries new ones."""
+"""Every run tries the same examples, so a failure is the change's. HYPOTHESIS_PROFILE=explore tries new ones."""
 
 from __future__ import annotations
 
