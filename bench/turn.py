@@ -55,10 +55,11 @@ def main() -> None:
     print(describe())
     print(
         f"loop      {arguments.turns} turns, {len(INSTRUCTIONS)} B of instructions, {len(tools)} tools "
-        f"({len(json.dumps(tools))} B), {DELTAS} deltas a turn; {arguments.repeat} processes a peer, by turns"
+        f"({len(json.dumps(tools))} B), {DELTAS} deltas a turn, "
+        f"{arguments.pace:g} s apart; {arguments.repeat} processes a peer, by turns"
     )
     samples: list[Sample] = []
-    with emulator() as url:
+    with emulator("--latency", f"output={arguments.pace:f}") as url:
         job = Job(
             url=url,
             runs=1,
@@ -94,8 +95,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=numbers, default=[1, 20], help="how many at once (default 1,20)")
     parser.add_argument("--turns", type=int, default=20, help="turns in a loop (default 20)")
     parser.add_argument(
-        "--repeat", type=int, default=5, help="processes for each peer and number (default 5)"
+        "--repeat", type=int, default=4, help="processes for each peer and number (default 4)"
     )
+    parser.add_argument("--pace", type=float, default=0.0, help="seconds between two deltas (default 0)")
     parser.add_argument("--laps", type=int, default=0, help="measured laps in a process (default: enough)")
     parser.add_argument("--peers", type=peers, default=list(PEERS), help=f"of {','.join(PEERS)}")
     return parser.parse_args()
