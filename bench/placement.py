@@ -116,6 +116,7 @@ async def measure(load: Load, placement: Placement, *, fresh: bool = False) -> O
     async with trio.open_nursery() as servers:
 
         async def transport() -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
             ours, theirs = trio.testing.memory_stream_pair()
             servers.start_soon(emulator.handle, theirs)
             return ours

@@ -24,6 +24,7 @@ from scheduler.chain import Chain, Plan, encode_input
 from scheduler.compaction import Compaction, compact
 from scheduler.errors import CallsUnanswered, ConversationBusy, RetryBudgetExceeded
 from scheduler.estimate import Average, Estimates
+from scheduler.migration import Migration, Movers
 from scheduler.outcome import calls_of, failure_of, incomplete_reason, text_of, usage_of
 from scheduler.recovery import Again, GiveUp, Remedy, recover
 from scheduler.request import fields_of
@@ -61,11 +62,18 @@ class Shared:
     budget: ReplayBudget = field(init=False)
     recorder: TurnRecorder = field(init=False)
     ways: Ways = field(init=False)
+    movers: Movers = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.budget = ReplayBudget(self.settings.replay_budget)
         self.recorder = TurnRecorder(self.budget)
         self.ways = Ways(self.pool, self.http, self.settings.transport, self.estimates)
+        self.movers = Movers(self.pool, trio.CapacityLimiter(self.settings.moves))
+
+    def fields(self, request: TurnRequest, *, store: bool) -> Encoded:
+        """Return what every create of this request says."""
+        plain = store or request.model in self.plain_models
+        return fields_of(request, store=store, encrypted_reasoning=not plain)
 
 
 @define(eq=False)
@@ -84,9 +92,13 @@ class Conversation:
     _gap: Average | None = field(default=None, init=False)  # between two turns
     _counted: int = field(default=0, init=False)  # turns of runs that are over
     _request: TurnRequest | None = field(default=None, init=False)  # of the last turn
+    _calls: bool = field(default=False, init=False)  # its response called tools: their outputs will follow
+    _migration: Migration = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._hold = Hold(self.name)
+        self._hold.on_leave = self._leave
+        self._migration = Migration(self.name, self._chain, self._shared.movers, self._moved)
 
     def __repr__(self) -> str:
         return f"<Conversation {self.name!r} turns={len(self.placements)} items={len(self._chain)} tip={self.tip}>"
@@ -114,6 +126,7 @@ class Conversation:
 
     def close(self) -> None:
         """The conversation is over: its lane is free for others. A later turn would be a replay."""
+        self._migration.give_up()
         self._shared.pool.let_go(self._hold)
         if self._request is not None:
             self._shared.ways.ended(self._request, len(self.placements) - self._counted)
@@ -153,10 +166,13 @@ class Conversation:
         self._busy = True
         self._came_back()
         try:
+            await self._migration.make_way(needed=self._hold.lane is None)
             with self._shared.admission.within(self.ticket):
                 return await _Attempts(self, encode_input(given), request, on_event).run()
         finally:
             self._busy = False
+            if self._hold.leaving:
+                self._leave()
 
     async def compact(self, request: TurnRequest) -> Compaction:
         """Have the server compact the transcript, over HTTP; the conversation goes on from what it returns.
@@ -182,12 +198,29 @@ class Conversation:
         if calls := chain.unanswered:
             raise CallsUnanswered(self.name, calls)
         self._busy = True
+        self._migration.give_up()
         try:
             done = await compact(chain, request, shared.http, settings=shared.settings, rng=shared.rng)
         finally:
             self._busy = False
         self._left_its_lane("compacted")
         return done
+
+    def _leave(self) -> None:
+        """The lane is about to go, or has gone with its connection: find another while nobody waits for it."""
+        if self._busy or self._request is None:
+            return  # asked again when the turn is over
+        if self._calls and not self.store and self._chain.asked:
+            self._migration.begin(self._shared.fields(self._request, store=False))
+        else:
+            self._shared.pool.let_go(self._hold, why="rotated")
+
+    def _moved(self, hold: Hold) -> None:
+        """Another lane remembers the conversation now."""
+        old, self._hold = self._hold, hold
+        hold.worth, hold.gap = old.worth, old.gap
+        hold.on_leave, old.on_leave = old.on_leave, None
+        self._shared.pool.let_go(old, why="moved")
 
     def _left_its_lane(self, why: str) -> None:
         """What its lane remembers is of no use any more."""
@@ -320,18 +353,13 @@ class _Attempts:
         chain = self.conversation._chain
         size = sum(map(len, self.new))
         if not chain.tokens:
-            plain = chain.store or self.request.model in self.conversation._shared.plain_models
-            size += len(fields_of(self.request, store=chain.store, encrypted_reasoning=not plain))
+            size += len(self.conversation._shared.fields(self.request, store=chain.store))
         return chain.tokens + size // BYTES_A_TOKEN
 
     async def _try(self) -> Turn:
         conversation, shared, request = self.conversation, self.conversation._shared, self.request
         chain, hold = conversation._chain, conversation._hold
-        fields = fields_of(
-            request,
-            store=chain.store,
-            encrypted_reasoning=not chain.store and request.model not in shared.plain_models,
-        )
+        fields = shared.fields(request, store=chain.store)
         async with self._way(fields) as lease:
             plan = chain.plan(self.new, remembered=lease.remembers(chain.tip), lost=hold.lost)
             if self.over_http is not None:
@@ -381,7 +409,7 @@ class _Attempts:
         assert exchange.first_event_at is not None
         usage, calls = usage_of(finished.response), calls_of(output)
         conversation._chain.commit(self.new, output, finished.response_id, tokens=usage.total_tokens)
-        conversation._near, conversation._request = None, self.request
+        conversation._near, conversation._request, conversation._calls = None, self.request, bool(calls)
         if self.over_http is not None:
             conversation._left_its_lane("http")
         turn = Turn(

@@ -34,14 +34,18 @@ log = logging.getLogger("warmline.scheduler")
 
 @define(eq=False)
 class Movers:
-    """What all moves of one scheduler share. `counts` has moves made, given up and failed."""
+    """What all moves of one scheduler share."""
 
     pool: Pool
     at_once: trio.CapacityLimiter
     made: int = field(default=0, init=False)
     given_up: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
-    bytes_sent: int = field(default=0, init=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Moves so far."""
+        return {"made": self.made, "given_up": self.given_up, "failed": self.failed}
 
 
 @define(eq=False)
@@ -55,6 +59,7 @@ class Migration:
     _scope: trio.CancelScope | None = field(default=None, init=False)
     _over: trio.Event = field(factory=trio.Event, init=False)
     _fields: Encoded | None = field(default=None, init=False)
+    _reading: bool = field(default=False, init=False)  # the server has the transcript, or is being sent it
 
     def begin(self, fields: Encoded) -> None:
         """Move while nobody waits; `fields` are those of the last turn's request."""
@@ -65,7 +70,7 @@ class Migration:
     async def make_way(self, *, needed: bool) -> None:
         """A turn begins: give the move up, or wait for it if it is `needed`: there is no lane to go back to."""
         if self._scope is not None:
-            if not needed:
+            if not (needed and self._reading):  # a polite wait for a lane may be a long one
                 self.give_up()
             await self._over.wait()
 
@@ -88,16 +93,16 @@ class Migration:
             movers.failed += 1
             log.info("%s could not move: %s", self.name, error)
         finally:
-            self._scope = None
+            self._scope, self._reading = None, False
             self._over.set()
 
     async def _move(self, fields: Encoded) -> None:
         hold = Hold(self.name)
         async with self.movers.pool.lease(hold, polite=True, holder=f"{self.name} (moving)") as lease:
+            self._reading = True
             create = ResponseCreate(input=self.chain.asked, generate=False, fields=fields)
             exchange = await lease.send(create)
             finished = await exchange.result()
-        self.movers.bytes_sent += exchange.size
         failure = failure_of(finished)
         if failure is not None:
             self.movers.pool.let_go(hold)

@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pool.dial import Dial
 from pool.errors import SettingsError
@@ -126,7 +126,7 @@ class Scheduler:
 
     def stats(self) -> SchedulerStats:
         """Return a frozen snapshot of the turns taken so far."""
-        return self._shared.recorder.snapshot()
+        return evolve(self._shared.recorder.snapshot(), moves=self._shared.movers.counts)
 
     def _capacity(self) -> float:
         """Return how many turns may be in flight: a few more than lanes, or a lane that becomes free would idle."""

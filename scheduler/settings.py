@@ -33,6 +33,9 @@ class SchedulerSettings:
     backoff: float = field(
         default=0.5, validator=above(0)
     )  # before the second try; doubles (openai-python: 0.5)
+    moves: int = field(
+        default=4, validator=whole(1)
+    )  # conversations that leave a rotating connection at a time
     backoff_max: float = field(default=30.0, validator=above(0))
     retry_after_max: float = field(
         default=300.0, validator=at_least(0)

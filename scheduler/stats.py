@@ -21,6 +21,7 @@ class SchedulerStats:
     turns: int = 0
     placements: Mapping[str, int] = field(factory=dict)  # by reason
     retries: Mapping[str, int] = field(factory=dict)  # tries that had to be made again, by reason
+    moves: Mapping[str, int] = field(factory=dict)  # to another lane between turns: made, given_up, failed
     bytes_sent: int = 0
     bytes_saved: int = 0
     tokens_saved: int = 0
