@@ -126,7 +126,8 @@ class Scheduler:
 
     def stats(self) -> SchedulerStats:
         """Return a frozen snapshot of the turns taken so far."""
-        return evolve(self._shared.recorder.snapshot(), moves=self._shared.movers.counts)
+        snapshot, moves = self._shared.recorder.snapshot(), self._shared.movers.counts
+        return evolve(snapshot, moves=moves, admission=self.admission.stats())
 
     def _capacity(self) -> float:
         """Return how many turns may be in flight: a few more than lanes, or a lane that becomes free would idle."""

@@ -10,6 +10,7 @@ from hdrh.histogram import HdrHistogram
 
 from pool.stats import Summary
 from pool.stats.recorder import histogram, record
+from scheduler.admission.waits import AdmissionStats
 from scheduler.budget import ReplayBudget
 from scheduler.turns import Turn, Usage
 
@@ -29,6 +30,7 @@ class SchedulerStats:
     usage: Usage = field(factory=Usage)
     first_event: Summary = field(factory=Summary)
     turn: Summary = field(factory=Summary)
+    admission: AdmissionStats = field(factory=AdmissionStats)
 
 
 @define(eq=False)
