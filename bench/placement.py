@@ -87,7 +87,7 @@ async def converse(
     conversation = scheduler.conversation()
     given: str | list[dict[str, str]] = "x" * int(4 * load.tokens * rng.lognormvariate(0.0, 0.8) / 1.377)
     while True:
-        before = conversation._chain.tokens
+        before = conversation._at.chain.tokens
         turn = await conversation.turn(given, request)
         outcome.latencies.append(turn.seconds)
         outcome.reasons[turn.placement.reason] += 1
@@ -96,7 +96,7 @@ async def converse(
         if not turn.calls:
             break
         if fresh:
-            conversation._chain.forget_tip()
+            conversation._at.chain.forget_tip()
             conversation.close()
         await trio.sleep(rng.lognormvariate(0.0, 0.7) * load.gap / 1.278)  # the mean of that distribution
         output = "y" * int(rng.lognormvariate(8.0, 0.8))

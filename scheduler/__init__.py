@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from scheduler.admission.ticket import Ticket
     from scheduler.admission.waits import AdmissionStats
     from scheduler.agent import Agent
+    from scheduler.attempts import Restarted
     from scheduler.compaction import Compaction
-    from scheduler.conversation import Conversation, Restarted
+    from scheduler.conversation import Conversation
     from scheduler.errors import (
         AdmissionQueueFull,
         AgentNotFound,
@@ -51,7 +52,8 @@ _HOMES = {
     "scheduler.admission.waits": "AdmissionStats",
     "scheduler.agent": "Agent",
     "scheduler.compaction": "Compaction",
-    "scheduler.conversation": "Conversation Restarted",
+    "scheduler.attempts": "Restarted",
+    "scheduler.conversation": "Conversation",
     "scheduler.errors": "AdmissionQueueFull AgentNotFound BudgetExceeded CallsUnanswered ConversationBusy "
     "DeadlineExceeded FleetHalted OutputFileError OutputInvalid RetryBudgetExceeded RunIncomplete SchedulerError "
     "TaskError ToolDefinitionError UnsupportedOutput",

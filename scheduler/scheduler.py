@@ -18,9 +18,10 @@ from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, PoolSettings
 from scheduler.admission.shell import Admission
 from scheduler.chain import Chain
-from scheduler.conversation import Conversation, Shared
+from scheduler.conversation import Conversation
 from scheduler.policy import ByCost
 from scheduler.settings import SchedulerSettings
+from scheduler.shared import Shared
 from scheduler.stats import SchedulerStats
 
 

@@ -93,10 +93,10 @@ async def test_the_tokens_are_those_of_the_window(autojump_clock: MockClock) -> 
         one = w.conversation()
         await take(one, "word " * 400)
         await take(one, "two")
-        before = one._chain.tokens
+        before = one._at.chain.tokens
         done = await one.compact(asking())
-        assert 0 < one._chain.tokens < before + done.usage.output_tokens
-        assert one._chain.size == sum(len(to_json(item)) for item in one.transcript)
+        assert 0 < one._at.chain.tokens < before + done.usage.output_tokens
+        assert one._at.chain.size == sum(len(to_json(item)) for item in one.transcript)
         turn = await take(one, "three")
         assert turn.placement.tokens_saved == 0
         assert (await take(one, "four")).placement.tokens_saved == turn.usage.total_tokens

@@ -121,7 +121,7 @@ async def test_a_turn_does_not_wait_for_a_move_that_waits_for_a_lane(autojump_cl
         w.network.down_until = trio.current_time() + 1e6
         await trio.aclose_forcefully(w.network.servers[0])
         await trio.sleep(30.0)
-        lost = 0 if ada._hold.lane is None else 1
+        lost = 0 if ada._at.hold.lane is None else 1
         with trio.fail_after(30.0):
             turn = await take((ada, bob)[lost], outputs(turns[lost]), request)
         assert turn.placement.reason == "replay:lost"

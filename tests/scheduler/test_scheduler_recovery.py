@@ -12,7 +12,8 @@ from pool.emulator import EmulatorSettings, Latency
 from pool.errors import ConnectionLost, DialFailed, FrameTooLarge, PoolClosed, ResponseFailed
 from pool.settings import Lanes, PoolSettings
 from pool.wire.events import ServerEvent
-from scheduler.conversation import Conversation, Restarted
+from scheduler.attempts import Restarted
+from scheduler.conversation import Conversation
 from scheduler.settings import SchedulerSettings
 from tests.support.world import asking, take, world
 

@@ -81,7 +81,7 @@ async def test_a_size_that_was_misjudged(autojump_clock: MockClock) -> None:
         one = w.conversation()
         await take(one, "word " * 900)
         await w.sockets.cut("up")
-        one._hold.lane = None  # as far as it knows, it would be a small delta
+        one._at.hold.lane = None  # as far as it knows, it would be a small delta
         await take(one, "word " * 900)
         assert reasons(one) == ["replay:new", "http:oversize"]
 

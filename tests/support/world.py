@@ -17,7 +17,8 @@ from pool.errors import DialFailed
 from pool.pool import Pool
 from pool.settings import Endpoint, Lanes, PoolSettings
 from pool.slots import LaneState
-from scheduler.conversation import Conversation, OnEvent
+from scheduler.attempts import OnEvent
+from scheduler.conversation import Conversation
 from scheduler.scheduler import Scheduler, open_scheduler
 from scheduler.settings import SchedulerSettings
 from scheduler.turns import Turn, TurnRequest

@@ -1,0 +1,231 @@
+"""One turn, from the call to its end: placed, sent, and tried again where `recovery` says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import trio
+from attrs import define, evolve, field, frozen
+
+from pool.errors import PoolError
+from pool.wire.cycle import Finished
+from pool.wire.events import Encoded, ResponseCreate, ServerEvent
+from scheduler.admission.ticket import Ticket
+from scheduler.chain import Plan
+from scheduler.errors import RetryBudgetExceeded
+from scheduler.outcome import calls_of, failure_of, incomplete_reason, text_of, usage_of
+from scheduler.recovery import Again, GiveUp, Remedy, recover
+from scheduler.standing import Standing
+from scheduler.turns import Placement, Turn, TurnRequest
+from scheduler.ways import FALLBACK, OVERSIZE, Carrier, Reply
+
+log = logging.getLogger("warmline.scheduler")
+
+BYTES_A_TOKEN = 4  # roughly, before the server has counted
+
+OnEvent = Callable[[ServerEvent], Awaitable[None]]
+
+
+@frozen(kw_only=True)
+class Restarted(ServerEvent):
+    """The turn starts afresh: forget what its earlier events said. Not from the server; `reason` says why."""
+
+    type: str = "warmline.restarted"
+    reason: str = ""
+
+
+@define(eq=False)
+class Attempts:
+    """The tries of one turn."""
+
+    at: Standing
+    ticket: Ticket  # on whose behalf it waits
+    new: Sequence[Encoded]
+    request: TurnRequest
+    on_event: OnEvent | None
+    called_at: float = field(factory=trio.current_time, init=False)
+    tries: int = field(default=1, init=False)  # that cost an attempt, and the present one
+    free: int = field(default=1, init=False)  # that did not, and the present one
+    remedies: set[Remedy] = field(factory=set, init=False)  # already tried
+    seen: bool = field(default=False, init=False)  # the caller has been given events of the present try
+    forced: str | None = field(default=None, init=False)  # why the turn must go over HTTP from now on
+    over_http: str | None = field(default=None, init=False)  # why the present try goes over HTTP, if it does
+
+    async def run(self) -> Turn:
+        shared = self.at.shared
+        while True:
+            try:
+                return await self._admitted()
+            except PoolError as error:
+                action = recover(
+                    error,
+                    attempts=self.tries,
+                    free_attempts=self.free,
+                    settings=shared.settings,
+                    rng=shared.rng,
+                    over=shared.ways.over(self.over_http),
+                )
+                if isinstance(action, GiveUp) or action.remedy in self.remedies:
+                    raise
+                delay = max(action.delay, self._charge(action, error))
+                log.info("%s: again in %.2f s (%s)", self.at.name, delay, error)
+            await self._prepare(action, delay)
+
+    def _charge(self, action: Again, error: PoolError) -> float:
+        """Pay for what is about to be sent again; return the seconds until the budget allows it."""
+        shared, chain = self.at.shared, self.at.chain
+        if not action.resend:
+            return 0.0
+        now, limit = trio.current_time(), shared.settings.retry_after_max
+        wait = shared.budget.wait(now)
+        if wait > limit:
+            raise RetryBudgetExceeded(wait=wait, limit=shared.budget.per_minute) from error
+        stored = chain.store and chain.tip is not None
+        context = 0 if stored else chain.tokens
+        shared.budget.spend(context + sum(map(len, self.new)) // BYTES_A_TOKEN, now)
+        return wait
+
+    async def _prepare(self, action: Again, delay: float) -> None:
+        self.at.shared.recorder.retries[action.reason] += 1
+        if action.costs_attempt:
+            self.tries += 1
+        else:
+            self.free += 1
+        if action.remedy is not None:
+            self.remedies.add(action.remedy)
+            self._apply(action.remedy)
+        if self.seen and self.on_event is not None:
+            self.seen = False
+            await self.on_event(Restarted(reason=action.reason))
+        await trio.sleep(delay)
+
+    def _apply(self, remedy: Remedy) -> None:
+        at, shared = self.at, self.at.shared
+        match remedy:
+            case Remedy.FORGET_TIP:
+                at.chain.forget_tip()
+                at.hold.lost = "forgotten"
+            case Remedy.SINGLE_LANES:
+                shared.pool.downgrade()
+            case Remedy.PLAIN_REASONING:
+                shared.plain_models.add(self.request.model)
+            case Remedy.PLAIN_ITEMS:
+                at.chain.strip()
+            case Remedy.OVERSIZE:
+                self.forced = OVERSIZE
+            case Remedy.FALLBACK:
+                self.forced = FALLBACK
+            case Remedy.NO_HTTP:
+                self.forced = None
+                shared.ways.no_http()
+
+    def _way(self, fields: Encoded) -> AbstractAsyncContextManager[Carrier]:
+        """Choose between a lane and HTTP, and return the right to it."""
+        ways, chain, hold = self.at.shared.ways, self.at.chain, self.at.hold
+        delta = chain.tip is not None and (chain.store or hold.lane is not None or self.at.near is not None)
+        self.over_http = self.forced or ways.choose(
+            self.request,
+            hold,
+            size=sum(map(len, self.new)) + len(fields) + (0 if delta else chain.size),
+            tokens=chain.tokens,
+            stored=chain.store,
+            done=self.at.turns,
+        )
+        if self.over_http is not None:
+            return ways.line()
+        return ways.lane(hold, near=self.at.near, holder=self.at.name)
+
+    async def _admitted(self) -> Turn:
+        async with self.at.shared.admission.turn(
+            self.ticket, model=self.request.model, cost=self._cost()
+        ) as slot:
+            turn = await self._try()
+            slot.completed(turn.usage)
+            return turn
+
+    def _cost(self) -> int:
+        """Estimate the tokens that the server will read, remembered or not."""
+        chain = self.at.chain
+        size = sum(map(len, self.new))
+        if not chain.tokens:
+            size += len(self.at.shared.fields(self.request, store=chain.store))
+        return chain.tokens + size // BYTES_A_TOKEN
+
+    async def _try(self) -> Turn:
+        shared, chain, hold = self.at.shared, self.at.chain, self.at.hold
+        fields = shared.fields(self.request, store=chain.store)
+        async with self._way(fields) as lease:
+            plan = chain.plan(self.new, remembered=lease.remembers(chain.tip), lost=hold.lost)
+            if self.over_http is not None:
+                plan = evolve(plan, reason=self.over_http)
+            else:
+                hold.lost = None
+            create = ResponseCreate(
+                input=plan.items, previous_response_id=plan.previous_response_id, fields=fields
+            )
+            exchange = await lease.send(create, stream=self.on_event is not None)
+            self.at.expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN, self.request)
+            if self.on_event is not None:
+                while events := await exchange.batch():
+                    self.seen = True
+                    for event in events:
+                        await self.on_event(event)
+            finished = await exchange.result()
+        failure = failure_of(finished)
+        if failure is not None:
+            raise failure
+        self._learn(plan, finished, exchange)
+        return self._finish(plan, finished, exchange, lease)
+
+    def _learn(self, plan: Plan, finished: Finished, exchange: Reply) -> None:
+        at, shared = self.at, self.at.shared
+        tokens = usage_of(finished.response).total_tokens
+        if exchange.first_output_at is not None:
+            seconds = exchange.first_output_at - exchange.sent_at
+            if self.over_http is None:
+                shared.estimates.replay(self.request.model).saw(plan.reason, tokens=tokens, seconds=seconds)
+            else:
+                stored = plan.kind == "delta"
+                shared.ways.took(self.request, tokens=tokens, stored=stored, seconds=seconds)
+        at.expect(tokens, self.request)
+        at.ended_at = trio.current_time()
+
+    def _finish(self, plan: Plan, finished: Finished, exchange: Reply, lease: Carrier) -> Turn:
+        at, output = self.at, finished.output
+        assert finished.response_id is not None
+        assert exchange.first_event_at is not None
+        usage, calls = usage_of(finished.response), calls_of(output)
+        at.chain.commit(self.new, output, finished.response_id, tokens=usage.total_tokens)
+        at.near, at.request, at.calls = None, self.request, bool(calls)
+        if self.over_http is not None:
+            at.leave_lane("http")
+        turn = Turn(
+            response_id=finished.response_id,
+            status="completed" if finished.status == "completed" else "incomplete",
+            incomplete_reason=incomplete_reason(finished.response),
+            output=output,
+            text=text_of(output),
+            calls=calls,
+            usage=usage,
+            placement=Placement(
+                kind=plan.kind,
+                reason=plan.reason,
+                connection=lease.connection_name,
+                lane=lease.lane_name,
+                bytes_sent=exchange.size,
+                bytes_saved=plan.bytes_saved,
+                tokens_saved=plan.tokens_saved,
+                waited=lease.waited,
+                replay_cost=at.hold.worth,
+                damage=lease.damage,
+            ),
+            first_event=exchange.first_event_at - self.called_at,
+            seconds=trio.current_time() - self.called_at,
+            attempts=self.tries + self.free - 1,
+            payload=finished.response,
+        )
+        at.placements.append(turn.placement)
+        at.shared.recorder.turn(turn)
+        return turn

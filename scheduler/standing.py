@@ -1,0 +1,64 @@
+"""Where one conversation stands: what a turn leaves behind for the next one."""
+
+from __future__ import annotations
+
+import trio
+from attrs import define, field
+
+from pool.slots import Hold
+from scheduler.chain import Chain
+from scheduler.estimate import Average
+from scheduler.shared import Shared
+from scheduler.turns import Placement, TurnRequest
+
+
+@define(eq=False)
+class Standing:
+    """The state of one conversation, which its turns change."""
+
+    name: str
+    shared: Shared
+    chain: Chain
+    hold: Hold = field(init=False)
+    near: Hold | None = field(default=None, init=False)  # the parent's, until the first turn of a fork
+    placements: list[Placement] = field(factory=list, init=False)
+    request: TurnRequest | None = field(default=None, init=False)  # of the last turn
+    calls: bool = field(default=False, init=False)  # its response called tools: their outputs will follow
+    ended_at: float | None = field(default=None, init=False)  # the last turn
+    gap: Average | None = field(default=None, init=False)  # between two turns
+    counted: int = field(default=0, init=False)  # turns of runs that are over
+
+    def __attrs_post_init__(self) -> None:
+        self.hold = Hold(self.name)
+
+    @property
+    def turns(self) -> int:
+        """Turns of the run that is going on."""
+        return len(self.placements) - self.counted
+
+    def came_back(self) -> None:
+        """A turn begins: learn how long the conversation stays away between two."""
+        if self.ended_at is None:
+            return
+        away, everybody = trio.current_time() - self.ended_at, self.shared.estimates.gap
+        everybody.add(away)
+        if self.gap is None:
+            self.gap = Average(away)
+        self.gap.add(away)
+
+    def expect(self, tokens: int, request: TurnRequest) -> None:
+        """Tell the pool what losing its lane would cost this conversation, with a context of so many tokens."""
+        estimates = self.shared.estimates
+        self.hold.gap = estimates.gap.value if self.gap is None else self.gap.value
+        self.hold.worth = estimates.replay(request.model).of(tokens, stored=self.chain.store)
+
+    def leave_lane(self, why: str) -> None:
+        """What its lane remembers is of no use any more."""
+        self.shared.pool.let_go(self.hold)
+        self.hold.lost, self.near = why, None
+
+    def end_run(self) -> None:
+        """The run is over: learn how many turns it took."""
+        if self.request is not None:
+            self.shared.ways.ended(self.request, self.turns)
+            self.counted = len(self.placements)
