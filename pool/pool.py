@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -12,9 +11,10 @@ import trio
 from attrs import define, field
 
 from pool.connection import Connection
-from pool.dial import Dial, Dialer, WireClosed
+from pool.dial import Dial, Dialer
 from pool.errors import DialFailed
 from pool.exchange import Exchange
+from pool.janitor import Janitor
 from pool.lease import Lease
 from pool.placement import Ladder, Placement
 from pool.prospects import Prospects
@@ -76,7 +76,7 @@ async def open_pool(
             dial or Dialer(endpoint, settings),
             nursery,
         )
-        nursery.start_soon(pool._keep)
+        nursery.start_soon(pool._janitor.run)
         try:
             pool.resume()  # warms up
             yield pool
@@ -98,15 +98,16 @@ class Pool:
     recorder: Recorder = field(factory=Recorder, init=False)
     _connections: dict[Conn, Connection] = field(factory=dict, init=False)
     _dial_seconds: float | None = field(default=None, init=False)  # of late, as a moving average
-    _next_check: float = field(default=math.inf, init=False)
-    _keeper_until: float = field(default=math.inf, init=False)
-    _nudge: trio.Event = field(factory=trio.Event, init=False)
+    _janitor: Janitor = field(init=False)
     _drained: trio.Event | None = field(
         default=None, init=False
     )  # set at each end of a connection, for `drain`
     _bytes: tuple[int, int] = field(
         default=(0, 0), init=False
     )  # sent and received on connections that are gone
+
+    def __attrs_post_init__(self) -> None:
+        self._janitor = Janitor(self._roster, self._connections, self._apply, self._nursery)
 
     def __repr__(self) -> str:
         return f"<Pool {self.endpoint.name} {self._roster}>"
@@ -311,8 +312,7 @@ class Pool:
                     connection = self._connections.get(conn)
                     if connection is not None:
                         connection.close(why)
-        if self._roster.next_due() < self._keeper_until:
-            self._nudge.set()
+        self._janitor.changed()
 
     async def _run_connection(self, conn: Conn) -> None:
         if conn.state is ConnState.CLOSED:  # closed before its dial could start
@@ -350,9 +350,7 @@ class Pool:
         self._dial_seconds = before + DIAL_WEIGHT * (took - before)
         self.recorder.counts["opened"] += 1
         log.debug("%s opened", connection.conn)
-        if self._next_check == math.inf:
-            self._next_check = now + self.settings.keepalive_interval / 4
-            self._nudge.set()
+        self._janitor.opened(now)
         self._apply(self._roster.opened(connection.conn, now=now))
 
     def _read_to_end(self, connection: Connection) -> None:
@@ -402,48 +400,3 @@ class Pool:
             if self._drained is None or self._drained.is_set():  # else another one waits for the same
                 self._drained = trio.Event()
             await self._drained.wait()
-
-    async def _keep(self) -> None:
-        """The one timer: what the roster has due, keepalive, leases held too long."""
-        while True:
-            self._nudge = trio.Event()
-            self._keeper_until = min(self._roster.next_due(), self._next_check)
-            with trio.move_on_at(self._keeper_until):
-                await self._nudge.wait()
-            now = trio.current_time()
-            self._apply(self._roster.tick(now=now))
-            if self._next_check <= now:
-                self._check(now)
-
-    def _check(self, now: float) -> None:
-        settings = self.settings
-        self._next_check = now + settings.keepalive_interval / 4 if self._connections else math.inf
-        for connection in tuple(self._connections.values()):
-            stalled = [one for one in connection.exchanges.values() if one.check(now, settings.stall_timeout)]
-            if stalled:  # the next try had better go elsewhere
-                self._apply(self._roster.retire(connection.conn, "stalled", now=now))
-            wire = connection.wire
-            if wire is None or connection.pinged_at is not None:
-                continue
-            if now - wire.last_inbound >= settings.keepalive_interval:
-                connection.pinged_at = now
-                self._nursery.start_soon(self._ping, connection, name=f"ping {connection.conn}")
-        for lane in self._roster.ledger.leased:
-            if now - lane.since < settings.lease_warning:
-                break
-            if not lane.warned:
-                lane.warned = True
-                log.warning("lane %s held by %r for %.0f s", lane, lane.holder or "?", now - lane.since)
-
-    async def _ping(self, connection: Connection) -> None:
-        wire, asked = connection.wire, trio.current_time()
-        if wire is not None:
-            with trio.move_on_after(self.settings.keepalive_timeout):
-                try:
-                    await wire.ping()
-                except WireClosed:
-                    return  # its reader sees the same
-            if wire.last_inbound < asked and connection.wire is wire:
-                log.warning("%s is silent: no answer to a ping", connection.conn)
-                connection.close("silent")
-        connection.pinged_at = None

@@ -1,0 +1,86 @@
+"""What has to be looked at now and then: what the roster has due, silence, stalls, leases held too long."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+import trio
+from attrs import define, field
+
+from pool.connection import Connection
+from pool.dial import WireClosed
+from pool.roster import Roster
+from pool.slots import Command, Conn
+
+log = logging.getLogger("warmline.pool")
+
+
+@define(eq=False)
+class Janitor:
+    """The one timer of a pool, and the one owner of its keepalive."""
+
+    roster: Roster
+    connections: dict[Conn, Connection]
+    apply: Callable[[Iterable[Command]], None]
+    nursery: trio.Nursery
+    _next_check: float = field(default=math.inf, init=False)
+    _sleeps_until: float = field(default=math.inf, init=False)
+    _nudge: trio.Event = field(factory=trio.Event, init=False)
+
+    async def run(self) -> None:
+        """Sleep until something is due, see to it, for ever."""
+        while True:
+            self._nudge = trio.Event()
+            self._sleeps_until = min(self.roster.next_due(), self._next_check)
+            with trio.move_on_at(self._sleeps_until):
+                await self._nudge.wait()
+            now = trio.current_time()
+            self.apply(self.roster.tick(now=now))
+            if self._next_check <= now:
+                self._check(now)
+
+    def changed(self) -> None:
+        """The roster has changed: something may be due sooner."""
+        if self.roster.next_due() < self._sleeps_until:
+            self._nudge.set()
+
+    def opened(self, now: float) -> None:
+        """A connection is open: there is something to check again."""
+        if self._next_check == math.inf:
+            self._next_check = now + self.roster.settings.keepalive_interval / 4
+            self._nudge.set()
+
+    def _check(self, now: float) -> None:
+        settings = self.roster.settings
+        self._next_check = now + settings.keepalive_interval / 4 if self.connections else math.inf
+        for connection in tuple(self.connections.values()):
+            stalled = [one for one in connection.exchanges.values() if one.check(now, settings.stall_timeout)]
+            if stalled:  # the next try had better go elsewhere
+                self.apply(self.roster.retire(connection.conn, "stalled", now=now))
+            wire = connection.wire
+            if wire is None or connection.pinged_at is not None:
+                continue
+            if now - wire.last_inbound >= settings.keepalive_interval:
+                connection.pinged_at = now
+                self.nursery.start_soon(self._ping, connection, name=f"ping {connection.conn}")
+        for lane in self.roster.ledger.leased:
+            if now - lane.since < settings.lease_warning:
+                break
+            if not lane.warned:
+                lane.warned = True
+                log.warning("lane %s held by %r for %.0f s", lane, lane.holder or "?", now - lane.since)
+
+    async def _ping(self, connection: Connection) -> None:
+        wire, asked = connection.wire, trio.current_time()
+        if wire is not None:
+            with trio.move_on_after(self.roster.settings.keepalive_timeout):
+                try:
+                    await wire.ping()
+                except WireClosed:
+                    return  # its reader sees the same
+            if wire.last_inbound < asked and connection.wire is wire:
+                log.warning("%s is silent: no answer to a ping", connection.conn)
+                connection.close("silent")
+        connection.pinged_at = None
