@@ -51,7 +51,7 @@ class Connection:
     memory: Memory = field(factory=Memory, init=False)
     wire: Wire | None = field(default=None, init=False)
     pinged_at: float | None = field(default=None, init=False)
-    proven: bool = field(default=False, init=False)  # a response has ended on it
+    used: bool = field(default=False, init=False)  # a create has left on it
     strays: int = field(default=0, init=False)
     expired: bool = field(default=False, init=False)  # the server has said that it will close
     bytes_sent: int = field(default=0, init=False)  # once it has ended; until then ask the wire
@@ -163,7 +163,6 @@ class Connection:
         return None, None
 
     def _remember(self, stream_id: str | None, exchange: Exchange, finished: Finished) -> None:
-        self.proven = True
         if finished.status == "refused":
             self.memory.refused(stream_id, exchange.parent)
             if finished.error is not None and finished.error.code == NAME_LIMIT:
@@ -213,7 +212,7 @@ class Connection:
             if self.exchanges.get(lane.stream_id) is exchange:
                 del self.exchanges[lane.stream_id]
             raise
-        exchange.delivered = True
+        exchange.delivered = self.used = True
         if isinstance(exchange.error, ConnectionLost):
             exchange.error.sent = True  # lost while the last of the frame was leaving
         return exchange

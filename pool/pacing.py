@@ -4,7 +4,7 @@ Theory of operation
     Dials take tokens, refilled at `rate` up to `burst`. A refusal that says "too many" (403 or 429 at the
     upgrade) halves the rate and empties the bucket; every success raises the rate by a tenth of its base again.
     Any failure holds the next dial back, twice as long each time in a row, at most `LONGEST` seconds, or as long
-    as the server said. So does a connection that opens and is closed before any response has ended on it: some
+    as the server said. So does a connection that opens and is closed before anything was asked of it: some
     servers refuse that way. The hold is jittered, so that a fleet of processes does not come back in step.
 """
 
@@ -76,7 +76,7 @@ class Pacer:
         self._held_until = max(self._held_until, now + (hold if retry_after is None else retry_after))
 
     def flapped(self, now: float) -> None:
-        """A connection opened, and the server closed it before it was of any use."""
+        """A connection opened, and the server closed it before anything was asked of it."""
         self.flaps += 1
         hold = min(SHORTEST * 2 ** min(self.flaps - 1, 10), LONGEST) * self.rng.uniform(0.75, 1.25)
         self._flap_until = max(self._flap_until, now + hold)  # no dial that succeeds lifts this one

@@ -28,9 +28,7 @@ from pool.stats.recorder import record
 log = logging.getLogger("warmline.pool")
 
 DIAL_WEIGHT = 0.2  # of the latest dial in their average
-USELESS = (
-    5.0  # s; a connection that the server closes sooner, before any response has ended on it, was a refusal
-)
+USELESS = 5.0  # s; a connection that the server closes sooner, before anything was asked of it, was a refusal
 LOST = frozenset({None, "silent", "stalled"})  # why a connection ended that we would rather have kept
 
 
@@ -361,7 +359,7 @@ class Pool:
             logging.WARNING if name == "lost" else logging.DEBUG, "%s ended: %s", conn, why or "by the server"
         )
         now = trio.current_time()
-        useless = why is None and not connection.proven and now - conn.opened_at < USELESS
+        useless = why is None and not connection.used and now - conn.opened_at < USELESS
         self._apply(self._roster.lost(conn, useless=useless, now=now))
 
     def _ended(self, connection: Connection, failure: DialFailed | None) -> None:

@@ -238,7 +238,7 @@ class Roster:
         return commands + self._settle(now)
 
     def lost(self, conn: Conn, *, useless: bool = False, now: float) -> list[Command]:
-        """A connection is gone, as we wished or not. `useless`: the server closed it before it was of any use."""
+        """A connection is gone. `useless`: the server closed it before anything was asked of it."""
         if useless:
             self.pacer.flapped(now)
         bereft: list[Hold] = []
