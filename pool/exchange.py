@@ -42,9 +42,8 @@ class Exchange:
     error: PoolError | None = field(default=None, init=False)
     overflow: LaneOverflow | None = field(default=None, init=False)
     _fed: int = field(default=0, init=False)  # messages
-    _progress: tuple[int, float] = field(
-        init=False
-    )  # how many there were when last looked at, and since when
+    # How many there were when last looked at, and since when
+    _progress: tuple[int, float] = field(init=False)
     _queue: list[ServerEvent] = field(factory=list, init=False)
     _queued_bytes: int = field(default=0, init=False)
     _wake: trio.Event = field(factory=trio.Event, init=False)

@@ -23,9 +23,8 @@ class Lease:
     _give_back: Callable[[Lease], None]
     _own: bool = False  # the lane was its holder's already
     waited: float = 0.0  # s, for the lane
-    damage: float = (
-        0.0  # s, what the conversation that was hot on the lane is expected to lose; 0: nobody was
-    )
+    # S, what the conversation that was hot on the lane is expected to lose; 0: nobody was
+    damage: float = 0.0
     exchange: Exchange | None = field(default=None, init=False)  # the last response started
     released: bool = field(default=False, init=False)
 

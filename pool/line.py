@@ -32,9 +32,8 @@ class Line(trio.abc.Stream):
         self._receive = transport.receive_some
         self._sieve = Sieve(max_message)
         self._inbox: list[str] = []
-        self._came = (
-            trio.Event()
-        )  # set while there is something in the inbox, and for good when nothing will be
+        # Set while there is something in the inbox, and for good when nothing will be
+        self._came = trio.Event()
         self.bytes_in = self.bytes_out = 0
         self.upgraded = False
         self.last_inbound = trio.current_time()

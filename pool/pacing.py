@@ -28,9 +28,8 @@ class Pacer:
     burst: int
     rng: random.Random
     failures: int = field(default=0, init=False)  # in a row
-    flaps: int = field(
-        default=0, init=False
-    )  # connections in a row that opened and were closed before any use
+    # Connections in a row that opened and were closed before any use
+    flaps: int = field(default=0, init=False)
     rate: float = field(init=False)
     _tokens: float = field(init=False)
     _filled_at: float = field(default=-math.inf, init=False)

@@ -97,12 +97,10 @@ class Pool:
     _connections: dict[Conn, Connection] = field(factory=dict, init=False)
     _dial_seconds: float | None = field(default=None, init=False)  # of late, as a moving average
     _janitor: Janitor = field(init=False)
-    _drained: trio.Event | None = field(
-        default=None, init=False
-    )  # set at each end of a connection, for `drain`
-    _bytes: tuple[int, int] = field(
-        default=(0, 0), init=False
-    )  # sent and received on connections that are gone
+    # Set at each end of a connection, for `drain`
+    _drained: trio.Event | None = field(default=None, init=False)
+    # Sent and received on connections that are gone
+    _bytes: tuple[int, int] = field(default=(0, 0), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._janitor = Janitor(self._roster, self._connections, self._apply, self._nursery)

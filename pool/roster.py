@@ -54,9 +54,8 @@ from pool.slots import (
 
 # At most these shares of a connection's life go to the reserve and the jitter, so that short caps leave a life.
 RESERVE_SHARE, JITTER_SHARE = 0.25, 0.1
-TOLD_TO_WAIT = (
-    16  # waiters in one pass; those behind them are not asked for, so that a long line costs nothing
-)
+# Waiters in one pass; those behind them are not asked for, so that a long line costs nothing
+TOLD_TO_WAIT = 16
 
 
 @define(eq=False, kw_only=True)
@@ -72,18 +71,15 @@ class Roster:
     breaker: Breaker = field(init=False)
     ledger: Ledger = field(factory=Ledger, init=False)
     waiters: dict[Waiter, None] = field(factory=dict, init=False)
-    _pinned: dict[Waiter, None] = field(
-        factory=dict, init=False
-    )  # those of the waiters who take one lane only
+    # Those of the waiters who take one lane only
+    _pinned: dict[Waiter, None] = field(factory=dict, init=False)
     paused: bool = field(default=False, init=False)
     stopped: bool = field(default=False, init=False)
-    _rotating: dict[Conn, float] = field(
-        factory=dict, init=False
-    )  # open, past its line: when to drain regardless
+    # Open, past its line: when to drain regardless
+    _rotating: dict[Conn, float] = field(factory=dict, init=False)
     _why: dict[Conn, str] = field(factory=dict, init=False)  # draining: for which reason
-    _due: list[tuple[float, int, Conn | Lane]] = field(
-        factory=list, init=False
-    )  # heap: retire lines, fouled lanes
+    # Heap: retire lines, fouled lanes
+    _due: list[tuple[float, int, Conn | Lane]] = field(factory=list, init=False)
     _serial: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
     _order: Iterator[int] = field(factory=itertools.count, init=False)  # breaks ties in the heap
     _wake_at: float = field(default=math.inf, init=False)

@@ -201,13 +201,11 @@ class PoolSettings:
     max_waiters: int = field(default=10_000, validator=whole(0))  # above it acquire raises PoolSaturated
 
     # Dialling. Edges answer 403 to clients that dial too fast (claude-code-proxy#87 settled on one a second).
-    dial_timeout: float = field(
-        default=15.0, validator=above(0)
-    )  # TCP, proxy, TLS and upgrade together (Codex: 15)
+    # TCP, proxy, TLS and upgrade together (Codex: 15)
+    dial_timeout: float = field(default=15.0, validator=above(0))
     dial_concurrency: int = field(default=8, validator=whole(1))
-    dial_rate: float = field(
-        default=20.0, validator=[above(0), finite]
-    )  # a second, sustained; adapts downwards
+    # A second, sustained; adapts downwards
+    dial_rate: float = field(default=20.0, validator=[above(0), finite])
     dial_burst: int = field(default=32, validator=whole(1))
     # Failures in a row before waiters are told, and dialling stops but for a single probe after each cooldown.
     dial_attempts: int = field(default=4, validator=whole(1))
@@ -218,9 +216,8 @@ class PoolSettings:
 
     # Age. A connection is retired at endpoint.max_age - reserve - (0..jitter); both are at most a fraction of it.
     reserve: float = field(default=300.0, validator=at_least(0))  # the longest turn to expect, and a margin
-    jitter: float = field(
-        default=120.0, validator=at_least(0)
-    )  # spreads the rotation of what was dialled together
+    # Spreads the rotation of what was dialled together
+    jitter: float = field(default=120.0, validator=at_least(0))
     rotation_overlap: int = field(default=2, validator=whole(1))  # successors above max_connections at a time
     idle_timeout: float = field(default=600.0, validator=above(0))
 
@@ -229,28 +226,23 @@ class PoolSettings:
     keepalive_timeout: float = field(default=20.0, validator=above(0))  # silence after a ping: lost
 
     # Bounds of one lane and one connection.
-    max_message: int = field(
-        default=256 * MIB, validator=whole(MIB)
-    )  # bytes, server to client (images, snapshots)
-    lane_events: int = field(
-        default=10_000, validator=whole(1)
-    )  # unread events of one lane: its high watermark
+    # Bytes, server to client (images, snapshots)
+    max_message: int = field(default=256 * MIB, validator=whole(MIB))
+    # Unread events of one lane: its high watermark
+    lane_events: int = field(default=10_000, validator=whole(1))
     lane_bytes: int = field(default=64 * MIB, validator=whole(1024))
-    send_timeout: float = field(
-        default=30.0, validator=above(0)
-    )  # a frame that will not leave: connection given up
+    # A frame that will not leave: connection given up
+    send_timeout: float = field(default=30.0, validator=above(0))
     # A live connection on which a response makes no progress. Codex gives up after 300 s, too soon for long
     # reasoning (openai/codex#43022, #42896).
     stall_timeout: float = field(default=900.0, validator=above(0))
-    abandon_timeout: float = field(
-        default=20.0, validator=at_least(0)
-    )  # an abandoned response may run on so long
+    # An abandoned response may run on so long
+    abandon_timeout: float = field(default=20.0, validator=at_least(0))
     close_grace: float = field(default=2.0, validator=at_least(0))  # for the close handshake
     lease_warning: float = field(default=900.0, validator=above(0))  # a lease held longer is named in the log
 
-    ca_file: str | None = (
-        None  # a PEM bundle instead of the system's certificates (SSL_CERT_FILE works as well)
-    )
+    # A PEM bundle instead of the system's certificates (SSL_CERT_FILE works as well)
+    ca_file: str | None = None
     use_proxy: bool = True  # honour HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY
 
     def __attrs_post_init__(self) -> None:

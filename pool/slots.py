@@ -15,9 +15,8 @@ class ConnState(enum.Enum):
 
     DIALING = "dialing"
     OPEN = "open"
-    LEAVING = (
-        "leaving"  # its successor is open: grants only to those who are hot on it, until they have moved
-    )
+    # Its successor is open: grants only to those who are hot on it, until they have moved
+    LEAVING = "leaving"
     DRAINING = "draining"  # grants nothing; closes when its last response ends
     CLOSED = "closed"
 
@@ -135,9 +134,8 @@ class Waiter:
     lane: Lane | None = field(default=None, init=False)
     error: PoolError | None = field(default=None, init=False)
     own: bool = field(default=False, init=False)  # the lane was its hold's already
-    damage: float = field(
-        default=0.0, init=False
-    )  # what the placement expects the lane's last owner to lose, in s
+    # What the placement expects the lane's last owner to lose, in s
+    damage: float = field(default=0.0, init=False)
 
 
 @frozen

@@ -28,9 +28,8 @@ from pool.ledger import Shelf
 from pool.placement import Ladder
 from pool.slots import Hold, Lane, Waiter
 
-CANDIDATES = (
-    64  # idle lanes looked at, the least recently used first: a decision costs the same in a pool of any size
-)
+# Idle lanes looked at, the least recently used first: a decision costs the same in a pool of any size
+CANDIDATES = 64
 SOON = 1e-3  # s, the least time between two looks
 LONG = 4.0  # gaps; who has been away longer may have gone for good
 

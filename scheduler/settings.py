@@ -30,16 +30,13 @@ class SchedulerSettings:
     ambiguous: Literal["resend", "fail"] = field(default="resend", validator=in_(("resend", "fail")))
     # The response had begun when the connection was lost: start the turn afresh, or give the error to the caller.
     interrupted: Literal["restart", "fail"] = field(default="restart", validator=in_(("restart", "fail")))
-    backoff: float = field(
-        default=0.5, validator=above(0)
-    )  # before the second try; doubles (openai-python: 0.5)
-    moves: int = field(
-        default=4, validator=whole(1)
-    )  # conversations that leave a rotating connection at a time
+    # Before the second try; doubles (openai-python: 0.5)
+    backoff: float = field(default=0.5, validator=above(0))
+    # Conversations that leave a rotating connection at a time
+    moves: int = field(default=4, validator=whole(1))
     backoff_max: float = field(default=30.0, validator=above(0))
-    retry_after_max: float = field(
-        default=300.0, validator=at_least(0)
-    )  # a longer wait asked for is a failure
+    # A longer wait asked for is a failure
+    retry_after_max: float = field(default=300.0, validator=at_least(0))
 
     # Tokens a minute that recovery may send again; then it waits, or gives up when it would have to wait for longer
     # than retry_after_max. A quarter of the 40 million tokens a minute that OpenAI's largest tiers have.

@@ -23,9 +23,8 @@ from scheduler.transport import PRIOR_OVERHEAD, RunLengths, TransportSetting, Vi
 from scheduler.turns import TurnRequest
 
 LEAST_OVERHEAD = 0.02  # s; HTTP is never free, whatever the noise in the measurements says
-PATIENCE = (
-    3.0  # s, for the first connection of all, before a turn goes over HTTP (or five times a usual dial)
-)
+# S, for the first connection of all, before a turn goes over HTTP (or five times a usual dial)
+PATIENCE = 3.0
 FALLBACK, OVERSIZE = "http:fallback", "http:oversize"
 
 

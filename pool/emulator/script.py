@@ -31,9 +31,8 @@ class Script:
     parallel: int = field(default=1, validator=_within(1, 128))  # calls in each tool turn
     output_tokens: int | None = field(default=None, validator=_within(1, 1_000_000))  # as counted in usage
     deltas: int | None = field(default=None, validator=_within(1, 100_000))  # exactly so many delta events
-    text_bytes: int | None = field(
-        default=None, validator=_within(1, 64 * 1024 * 1024)
-    )  # length of an answer
+    # Length of an answer
+    text_bytes: int | None = field(default=None, validator=_within(1, 64 * 1024 * 1024))
     reasoning: int = field(default=0, validator=_within(0, 16))  # reasoning items before the rest
     reasoning_tokens: int = field(default=32, validator=_within(0, 1_000_000))  # for each of them
     faults: tuple[Fault, ...] = ()

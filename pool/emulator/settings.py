@@ -51,14 +51,12 @@ class EmulatorSettings:
     latency: Latency = field(factory=Latency, converter=_latency)  # also as text; see latency.py
     faults: tuple[Fault, ...] = field(default=(), converter=_faults)  # also as text; see faults.py
     seed: int = 0  # of the model's choices and of faults with a probability
-    default_script: Script = field(
-        factory=Script, converter=_script
-    )  # for requests that steer nothing; also text
+    # For requests that steer nothing; also text
+    default_script: Script = field(factory=Script, converter=_script)
     api_key: Secret | None = field(default=None, converter=_secret)
     frame_cap: int = field(default=16 * MIB, validator=_above_zero)  # a message of this size closes with 1009
     body_cap: int = field(default=64 * MIB, validator=_above_zero)  # an HTTP body of more gets 413
     head_timeout: float = field(default=30.0, validator=_above_zero)  # to send a request's head
-    idle_timeout: float = field(
-        default=300.0, validator=_above_zero
-    )  # of an HTTP connection between requests
+    # Of an HTTP connection between requests
+    idle_timeout: float = field(default=300.0, validator=_above_zero)
     close_timeout: float = field(default=2.0, validator=_above_zero)  # for the other side to answer a close

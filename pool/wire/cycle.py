@@ -81,9 +81,8 @@ class Cycle:
     strays: int = field(default=0, init=False)
     _items: dict[int, Mapping[str, Any]] = field(factory=dict, init=False)
     _steers: set[str] = field(factory=set, init=False)  # accepted for the response that is running
-    _held: Finished | None = field(
-        default=None, init=False
-    )  # a response that ended, while its successor is due
+    # A response that ended, while its successor is due
+    _held: Finished | None = field(default=None, init=False)
 
     def _move(self, state: CycleState) -> None:
         assert state in ALLOWED[self.state], f"{self.state} -> {state}"

@@ -33,9 +33,8 @@ from scheduler.admission.tenant import Budget, Tenant
 from scheduler.admission.window import Charge, Window
 from scheduler.errors import AdmissionQueueFull
 
-REMEMBERED = (
-    1024  # tenants, and kinds: more than these are remembered only while they have something going on
-)
+# Tenants, and kinds: more than these are remembered only while they have something going on
+REMEMBERED = 1024
 NO_BUDGET = Budget()
 FIRST_GUESS = 256.0  # tokens of an answer, before one was seen
 MEMORY = 16  # answers that count
