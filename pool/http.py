@@ -90,13 +90,13 @@ class HttpClient:
             raise SettingsError("http_url", endpoint.http_url, "must look like https://host/v1")
         self._host = parts.netloc.encode("idna")
         self._base = urlunsplit(("", "", parts.path.rstrip("/"), "", ""))
-        socket_url = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "/", "", ""))
+        origin = f"{parts.scheme}://{parts.netloc}"
         self._connections = httpcore2.AsyncConnectionPool(
             max_connections=connections,
             keepalive_expiry=settings.idle_timeout,
             network_backend=Network(
-                transport or Transport(socket_url, settings.ca_file, settings.use_proxy),
-                f"{parts.scheme}://{parts.netloc}",
+                transport or Transport(origin, settings.ca_file, settings.use_proxy),
+                origin,
                 settings.dial_timeout,
             ),
         )

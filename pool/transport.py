@@ -1,4 +1,4 @@
-"""The stream under a WebSocket: TCP, directly or through an HTTP proxy, and TLS."""
+"""The stream under a WebSocket or HTTP: TCP, directly or through an HTTP proxy, and TLS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ READ_SIZE = 64 * 1024
 
 @define(eq=False)
 class Transport:
-    """Connects to the host of a ws:// or wss:// URL. Builds its TLS context once: it takes milliseconds."""
+    """Connects to the host of a URL: wss:// or https:// with TLS, else without.
+
+    Builds its TLS context once: it takes milliseconds.
+    """
 
     url: str = field(repr=lambda url: repr(without_query(url)))
     ca_file: str | None = None
@@ -35,7 +38,7 @@ class Transport:
             DialFailed: it could not be done.
         """
         parts = urlsplit(self.url)
-        secure = parts.scheme == "wss"
+        secure = parts.scheme in ("wss", "https")
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         proxy = proxy_for(host, port, secure=secure) if self.use_proxy else None
         if proxy is None:
