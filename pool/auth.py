@@ -101,7 +101,7 @@ class KeyFromEnv:
                 self.variable,
                 None,
                 f"set the environment variable {self.variable} to your API key, "
-                "or use the emulator, which needs none (--endpoint emulator)",
+                "or use the emulator, which needs none (--endpoint emulator; in Python Endpoint.emulator(url))",
             )
         return checked_key(text, source=f"the environment variable {self.variable}")
 
@@ -173,4 +173,8 @@ def auth_from(key: str | Secret | Auth | Callable[[], str | Awaitable[str]] | No
         return StaticKey(key)
     if hasattr(key, "check") and hasattr(key, "key"):
         return key
+    if not callable(key):
+        raise SettingsError(
+            "key", f"({type(key).__name__})", "must be a text, a function, KeyFromEnv or KeyFromFile"
+        )
     return KeyFromCallable(key)

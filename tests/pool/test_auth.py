@@ -34,6 +34,13 @@ async def key_of(auth: Auth) -> str:
     return key.reveal()
 
 
+def test_a_key_of_another_type_is_refused_at_once_and_not_shown() -> None:
+    wrong: Any = {"key": KEY}
+    with pytest.raises(SettingsError, match="must be a text, a function") as caught:
+        Endpoint.openai(key=wrong)
+    assert KEY not in str(caught.value)
+
+
 async def test_every_source_gives_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SOME_KEY", f" {KEY}\n")
     (tmp_path / "key").write_text(f"{KEY}\n")
@@ -81,7 +88,7 @@ def test_a_missing_variable_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
         Endpoint.openai().auth.check()
     assert str(caught.value) == (
         "OPENAI_API_KEY = None: set the environment variable OPENAI_API_KEY to your API key, "
-        "or use the emulator, which needs none (--endpoint emulator)"
+        "or use the emulator, which needs none (--endpoint emulator; in Python Endpoint.emulator(url))"
     )
 
 
