@@ -11,7 +11,7 @@ from pool.stats.snapshot import Summary
 from scheduler.fleet.results import TaskResult
 from scheduler.turns import Usage
 
-WHY = {  # at most 32 characters, for a line of 80
+WHY = {  # at most 31 characters, for a line of 80
     "hot": "delta: its lane remembered it",
     "hydrated": "delta: the server had stored it",
     "replay:new": "whole: the first turn",
@@ -20,7 +20,15 @@ WHY = {  # at most 32 characters, for a line of 80
     "replay:rotated": "whole: its connection rotated",
     "replay:idle": "whole: its connection idled out",
     "replay:failed": "whole: its lane was given up",
-    "replay:closed": "whole: its connection was closed",
+    "replay:closed": "whole: its connection closed",
+    "replay:moved": "whole: its lane was busy",
+    "replay:forked": "whole: a fork, elsewhere",
+    "replay:expired": "whole: its connection aged out",
+    "replay:stalled": "whole: its connection stalled",
+    "replay:abandoned": "whole: its lane was abandoned",
+    "replay:resized": "whole: the pool had shrunk",
+    "replay:downgraded": "whole: single lanes from now on",
+    "replay:narrowed": "whole: fewer lanes from now on",
     "replay:forgotten": "whole: the server forgot it",
     "replay:http": "whole: HTTP remembers nothing",
     "replay:compacted": "whole: it had been compacted",
@@ -129,7 +137,7 @@ class FleetReport:
         total = sum(self.placements.values())
         for reason, number in sorted(self.placements.items(), key=lambda pair: (-pair[1], pair[0])):
             share = f"{percent(number, total):>4}"
-            yield _row(label, f"{count(number):>9} {share}  {reason:<17}{WHY.get(reason, '')}".rstrip())
+            yield _row(label, f"{count(number):>9} {share}  {reason:<17} {WHY.get(reason, '')}".rstrip())
             label = ""
         conns = self.connections
         yield _row("connections", f"{conns.opened} opened, {conns.lost} lost, {conns.rotated} rotated")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import attrs
 import pytest
 from hypothesis import given
@@ -62,6 +65,11 @@ def test_the_report_fits_80_columns_and_says_it_all() -> None:
         "reviews.jsonl",
     ):
         assert words in text
+
+
+def test_every_documented_reason_is_explained() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "conversations.md").read_text()
+    assert set(re.findall(r"`((?:replay|http):\w+)`", text)) <= set(WHY)
 
 
 def test_every_reason_is_explained_within_the_line() -> None:
