@@ -64,6 +64,8 @@ def as_tasks(tasks: Iterable[TaskLike]) -> Iterator[Task]:
     Raises:
         TaskError: a value is no task, or repeats an id.
     """
+    if isinstance(tasks, str | bytes | Mapping):  # iterable too, but each letter or key would be a run
+        raise TaskError("is one task; put it into a list", source="tasks")
     ids = _Ids("tasks")
     for number, value in enumerate(tasks, 1):
         if isinstance(value, Task):

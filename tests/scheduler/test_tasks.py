@@ -128,6 +128,9 @@ def test_a_program_gives_tasks_texts_or_mappings() -> None:
         list(as_tasks([given[0], given[0]]))
     with pytest.raises(TaskError, match="tasks:1: a task is an object or a string, not bytes"):
         list(as_tasks([b"x"]))  # type: ignore[list-item]
+    for single in ("hello", {"input": "hello"}):  # and not a run for each letter or key
+        with pytest.raises(TaskError, match="tasks: is one task; put it into a list"):
+            list(as_tasks(single))
 
 
 def test_a_task_may_say_on_whose_behalf_and_how_urgent_it_is() -> None:
