@@ -6,7 +6,10 @@ What goes wrong on the wire keeps its name from `pool.errors`: it passes through
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from scheduler.fleet.results import TaskResult
 
 
 class SchedulerError(Exception):
@@ -130,7 +133,10 @@ class FleetHalted(SchedulerError):
     """The fleet stopped early, because the endpoint fails in a way that no other run would escape.
 
     The error of the endpoint is the `__cause__`. What was done is kept; the tasks that met it were not recorded.
+    `results` are those that neither a file nor a function has taken: see `run_fleet`.
     """
+
+    results: tuple[TaskResult, ...] = ()
 
 
 class AdmissionQueueFull(SchedulerError):

@@ -23,6 +23,7 @@ from attrs import evolve, frozen
 from pool.errors import SettingsError
 from pool.settings import Endpoint, PoolSettings
 from scheduler.agent import Agent
+from scheduler.errors import FleetHalted
 from scheduler.fleet.fleet import OnResult
 from scheduler.fleet.journal import Journal, Mode
 from scheduler.fleet.launch import launch
@@ -70,7 +71,7 @@ def run_fleet(
         SettingsError: there is no key, or a setting is out of range.
         TaskError: a task is malformed.
         OutputFileError: `out` cannot be written.
-        FleetHalted: the endpoint refuses every run.
+        FleetHalted: the endpoint refuses every run. What would have been in the report is in its `results`.
         KeyboardInterrupt: Ctrl-C. What is done is in `out`.
     """
     library = _running()
@@ -150,6 +151,8 @@ class _Job:
     on_result: OnResult | None
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.agent, Agent):
+            raise SettingsError("agent", f"({type(self.agent).__name__})", "must be an Agent(model=...)")
         if self.resume and self.overwrite:
             raise SettingsError("resume", True, "excludes overwrite; choose one")
         if (self.resume or self.overwrite) and self.out is None:
@@ -200,6 +203,8 @@ class _Job:
             concurrency=self.concurrency,
             on_result=keep,
         )
+        if isinstance(landed.fault, FleetHalted):
+            landed.fault.results = tuple(kept)
         if landed.fault is not None:
             raise landed.fault
         runs = evolve(landed.report.runs, total=landed.report.runs.total + skipped, skipped=skipped)

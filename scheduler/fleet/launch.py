@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import trio
 from attrs import frozen
 
+from pool.errors import DialFailed
 from pool.settings import Endpoint, PoolSettings
 from scheduler.agent import Agent
 from scheduler.fleet.fleet import Fleet, OnResult
@@ -15,6 +16,7 @@ from scheduler.fleet.tasks import TaskLike
 from scheduler.scheduler import Scheduler, open_scheduler
 from scheduler.settings import SchedulerSettings
 
+UPGRADE_REQUIRED = 426
 Attend = Callable[[Fleet], Awaitable[None]]
 
 
@@ -45,12 +47,14 @@ async def launch(
     not among `tasks`; None: those that ended.
     """
     started = trio.current_time()
+    transport = (settings or SchedulerSettings()).transport
     fault: Exception | None = None
     async with open_scheduler(endpoint, pool_settings=pool_settings, settings=settings) as scheduler:
         fleet = Fleet(agent, scheduler, concurrency=concurrency)
         async with trio.open_nursery() as nursery:
             try:
-                await _first_contact(scheduler)
+                if transport != "http":
+                    await _first_contact(scheduler, fall_back=transport == "auto" and bool(endpoint.http_url))
                 if attend is not None:
                     nursery.start_soon(attend, fleet)
                 await fleet.run(tasks, on_result=on_result)
@@ -68,13 +72,18 @@ async def launch(
     return Landed(report=report, fault=fault)
 
 
-async def _first_contact(scheduler: Scheduler) -> None:
+async def _first_contact(scheduler: Scheduler, *, fall_back: bool) -> None:
     """Get one connection before any task starts: a wrong URL or key shows at once, and not once a task.
 
     Later the pool's and the scheduler's patience with outages is right; here it would only keep a person waiting.
+    With `fall_back` a server that speaks no WebSocket is not wrong: turns go over HTTP then.
     """
-    async with scheduler.pool.lease(holder="first contact"):
-        pass
+    try:
+        async with scheduler.pool.lease(holder="first contact"):
+            pass
+    except DialFailed as error:
+        if error.status != UPGRADE_REQUIRED or not fall_back:
+            raise
 
 
 def report_on(

@@ -13,10 +13,22 @@ import pytest
 import trio
 
 import scheduler
+from pool.emulator import EmulatorSettings, serve_emulator
 from pool.errors import DialFailed, SettingsError
 from pool.settings import Endpoint
 from pool.wire.codec import from_json
-from scheduler import Agent, OutputFileError, TaskError, TaskResult, run_fleet, run_fleet_async, tool
+from scheduler import (
+    Agent,
+    FleetHalted,
+    OutputFileError,
+    SchedulerSettings,
+    TaskError,
+    TaskResult,
+    run_fleet,
+    run_fleet_async,
+    tool,
+)
+from scheduler.fleet import launch
 from tests.support.emulated import emulated
 
 
@@ -91,6 +103,41 @@ def test_mistakes_are_plain_exceptions(
         run_fleet(["one"], AGENT, endpoint=endpoint, connections=0)
     with pytest.raises(DialFailed, match="cannot reach"):
         run_fleet(["one"], AGENT, endpoint=Endpoint.open_responses("http://127.0.0.1:9/v1"))
+
+
+def test_what_is_no_agent_is_said_before_anything_is_opened(endpoint: Endpoint) -> None:
+    wrong: Any = "gpt-test"
+    with pytest.raises(SettingsError, match=r"agent = '\(str\)': must be an Agent"):
+        run_fleet(["one"], wrong, endpoint=endpoint)
+
+
+def test_over_http_alone_no_socket_has_to_open(endpoint: Endpoint) -> None:
+    deaf = endpoint.with_(url=endpoint.url + "/elsewhere")
+    report = run_fleet(["one"], AGENT, endpoint=deaf, settings=SchedulerSettings(transport="http"))
+    assert report.ok
+    with pytest.raises(DialFailed, match="404"):
+        run_fleet(["one"], AGENT, endpoint=deaf, settings=SchedulerSettings(transport="websocket"))
+
+
+async def test_a_server_without_websockets_is_used_over_http() -> None:
+    settings = EmulatorSettings(default_script="calls=2", faults="refuse,status=426,times=1")
+    async with serve_emulator(settings) as running:
+        report = await run_fleet_async(["one"], AGENT, endpoint=Endpoint.emulator(running.url))
+    assert report.ok
+    assert "http:fallback" in report.placements
+
+
+def test_a_fleet_that_ends_early_loses_no_result(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = launch.launch
+
+    async def broken_off(*args: Any, **options: Any) -> launch.Landed:
+        landed = await whole(*args, **options)
+        return launch.Landed(report=landed.report, fault=FleetHalted("the key was withdrawn"))
+
+    monkeypatch.setattr("scheduler.fleet.entry.launch", broken_off)
+    with pytest.raises(FleetHalted, match="withdrawn") as caught:
+        run_fleet(["one", "two"], AGENT, endpoint=endpoint)
+    assert [result.outcome for result in caught.value.results] == ["completed", "completed"]
 
 
 def test_what_the_callers_function_raises_is_raised(endpoint: Endpoint) -> None:
