@@ -8,7 +8,7 @@ import traceback
 
 import click
 
-from pool.errors import PoolError, SettingsError
+from pool.errors import DialFailed, PoolError, SettingsError
 from scheduler.errors import AgentNotFound, FleetHalted, OutputFileError, SchedulerError, TaskError
 from scheduler.fleet.verdict import principal
 
@@ -43,6 +43,8 @@ def describe(cause: BaseException) -> str:
     said = " ".join(str(cause).split())
     if isinstance(cause, FleetHalted):
         return f"{said}; the fleet was stopped, --resume goes on once that is mended"
+    if isinstance(cause, DialFailed) and cause.status is None and not cause.hopeless:
+        return f"{said}; check the URL, the network and that the server is up"
     if isinstance(cause, PoolError | SchedulerError):
         return said
     if isinstance(cause, OSError) and cause.strerror:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from scheduler.commands.endpoints import EndpointChoice, endpoint_options
 HELP = """Run an agent on every task of a file.
 
 TASKS is JSON Lines, `-` for standard input. Each line is one task: a text, or an object with "input" (a text or
-a list of input items) and, if you like, "id" and "metadata".
+a list of input items) and, if you like, "id", "metadata", "tenant", "priority" and "deadline".
 
 Each result is appended to the results file as soon as its run ends. Ctrl-C starts no more tasks and lets the
 running ones finish within --grace; a second Ctrl-C cancels them. Go on later with --resume.
@@ -38,6 +39,16 @@ Exit status: 0 all runs completed, 1 some did not, 2 wrong usage or input
 (nothing was run), 130 interrupted. Options can also be set as, for instance,
 WARMLINE_RUN_CONNECTIONS=16 in the environment.
 """
+
+
+class Seconds(click.FloatRange):
+    """Seconds, from 0. A range alone lets `nan` pass, which compares with nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 @click.command(help=HELP, short_help="Run an agent on every task of a file.")
@@ -71,7 +82,7 @@ WARMLINE_RUN_CONNECTIONS=16 in the environment.
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=10.0,
     show_default=True,
     metavar="S",

@@ -155,6 +155,7 @@ def test_tasks_from_standard_input(run: Any, monkeypatch: pytest.MonkeyPatch) ->
         ),
         (("--agent", "mine.py:agnt"), "agent 'mine.py:agnt': no 'agnt' in mine.py; there is mine.py:agent"),
         (("--connections", "0"), "Invalid value for '--connections'"),
+        (("--grace", "nan"), "Invalid value for '--grace'"),
         (
             ("--emulator-seed", "3"),
             "--emulator-seed is for the emulator that `--endpoint emulator` without --url",
@@ -194,6 +195,7 @@ def test_nobody_there_is_one_line_and_nothing_lost(run: Any) -> None:
     ran = run("--overwrite", where=("--url", "http://127.0.0.1:9/v1"))
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("warmline: error: cannot reach ws://127.0.0.1:9/v1/responses")
+    assert "check the URL" in ran.err
     assert ran.err.count("\n") == 1
     assert results() == before
     as_json = run("--overwrite", "--json", where=("--url", "http://127.0.0.1:9/v1"))
