@@ -86,6 +86,9 @@ class Connection:
                         self._take(message)
         except WireClosed as end:
             closed = end
+        except trio.Cancelled:  # with everything around it: not the server's doing
+            self.why = self.why or "closed"
+            raise
         except RemoteProtocolError as error:
             closed = WireClosed(1002, str(error))
         finally:

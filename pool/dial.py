@@ -25,6 +25,7 @@ from pool.settings import Endpoint, PoolSettings, without_query
 from pool.transport import READ_SIZE, Transport
 
 QUEUE = 64  # messages; our reader never lets it fill for long
+PARTING = 0.1  # s for a close frame to leave when nobody reads the answer
 HOPELESS = frozenset({400, 401, 404, 405, 410, 426})  # trying the same upgrade again cannot help
 
 
@@ -199,10 +200,15 @@ class Dialer:
             raise DialFailed(f"cannot open {self._where}: {what}")
 
     async def _use(self, socket: trio_websocket.WebSocketConnection, line: Line, use: Use) -> None:
+        grace = self.settings.close_grace
         try:
             await use(_WebSocketWire(socket, line))
+        except trio.Cancelled:
+            # The library's reader is cancelled too: the close frame can leave, but nobody would see its answer.
+            grace = min(grace, PARTING)
+            raise
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.settings.close_grace):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
                 await socket.aclose()
 
     @property

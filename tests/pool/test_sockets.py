@@ -73,6 +73,24 @@ async def test_a_turn_over_tcp_without_delay() -> None:
         assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+async def test_cancelled_from_outside_it_goes_soon_and_blames_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as port:
+        pools: list[Pool] = []
+        with trio.CancelScope() as scope:
+            async with open_pool(endpoint(port), SETTINGS) as pool:
+                async with pool.lease() as lease:
+                    await turn(lease)
+                pools.append(pool)
+                cancelled = trio.current_time()
+                scope.cancel()
+                await trio.sleep_forever()
+        assert trio.current_time() - cancelled < SETTINGS.close_grace / 2
+        assert (pools[0].stats().lost, pools[0].stats().closed) == (0, 1)
+        assert not [record for record in caplog.records if record.name.startswith("warmline")]
+
+
 async def test_a_message_of_several_mebibytes_comes_in_whole() -> None:
     async with serving() as port, open_pool(endpoint(port), SETTINGS) as pool, pool.lease() as lease:
         finished = await turn(lease, fields={"size": 5 * 2**20})
