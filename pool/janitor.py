@@ -49,12 +49,17 @@ class Janitor:
     def opened(self, now: float) -> None:
         """A connection is open: there is something to check again."""
         if self._next_check == math.inf:
-            self._next_check = now + self.roster.settings.keepalive_interval / 4
+            self._next_check = now + self._interval / 4
             self._nudge.set()
+
+    @property
+    def _interval(self) -> float:
+        """The silence after which we ping: well below what the server takes for idleness."""
+        return min(self.roster.settings.keepalive_interval, (self.roster.endpoint.idle_limit or math.inf) / 3)
 
     def _check(self, now: float) -> None:
         settings = self.roster.settings
-        self._next_check = now + settings.keepalive_interval / 4 if self.connections else math.inf
+        self._next_check = now + self._interval / 4 if self.connections else math.inf
         for connection in tuple(self.connections.values()):
             stalled = [one for one in connection.exchanges.values() if one.check(now, settings.stall_timeout)]
             if stalled:  # the next try had better go elsewhere
@@ -62,7 +67,7 @@ class Janitor:
             wire = connection.wire
             if wire is None or connection.pinged_at is not None:
                 continue
-            if now - wire.last_inbound >= settings.keepalive_interval:
+            if now - wire.last_inbound >= self._interval:
                 connection.pinged_at = now
                 self.nursery.start_soon(self._ping, connection, name=f"ping {connection.conn}")
         for lane in self.roster.ledger.leased:

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from pool import ConnectionLost, Exchange, Hold, Lanes, Pool
+from pool import ConnectionLost, Endpoint, Exchange, Hold, Lanes, Pool
 from pool.wire.events import ResponseCreate
 from tests.support.pool_server import LIMIT, FakeServer, assert_quiet, pool_of, turn
 
@@ -247,6 +247,17 @@ async def test_an_idle_connection_is_read_and_pinged(clock: MockClock, server: F
         await trio.sleep(95)
         assert len(pings) in (4, 5)
         assert min(after - before for before, after in itertools.pairwise(pings)) >= 20
+
+
+async def test_a_server_that_closes_what_is_idle_is_pinged_in_time(
+    clock: MockClock, server: FakeServer
+) -> None:
+    endpoint = Endpoint(name="fake", url="ws://fake.test/", idle_limit=15.0)
+    async with pool_of(server, endpoint=endpoint, min_idle=1, keepalive_interval=20):
+        (session,) = await server.opened(1)
+        pings = session.on_pong(answer=True)
+        await trio.sleep(60)
+        assert max(after - before for before, after in itertools.pairwise(pings)) < 10
 
 
 async def test_a_connection_that_ends_while_we_ping_it_is_not_called_silent(
