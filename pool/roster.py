@@ -330,7 +330,10 @@ class Roster:
         """Serve, in order, those who cannot expect a fresh connection soon; return how many go on waiting."""
         shelf, patience = self.ledger.shelf, self.settings.dial_patience
         soon = [conn.since + patience for conn in self.ledger.dialing if now < conn.since + patience]
-        hurried, told = self._unpinned - len(soon) * self.lanes.in_flight, 0
+        # While dials succeed, those that only wait for others to make room will follow them at once.
+        room = self.settings.max_connections - len(self.ledger.open) - len(self.ledger.dialing)
+        to_come = len(soon) + (max(0, room) if soon and not self.pacer.failures else 0)
+        hurried, told = self._unpinned - to_come * self.lanes.in_flight, 0
         for waiter in tuple(self.waiters) if hurried > 0 and shelf else ():
             if waiter not in self._pinned and not waiter.polite:
                 lane = self.placement.instead(shelf, waiter, now=now)

@@ -476,3 +476,15 @@ def test_a_stop_refuses_those_who_wait_and_those_who_come() -> None:
     desk_.give(lane)
     assert [why for _conn, why in desk_.closed] == ["closed"]
     assert desk_.roster.next_due() > desk_.now
+
+
+def test_nobody_is_robbed_while_more_dials_can_follow() -> None:
+    desk_ = desk(max_connections=3, dial_concurrency=1, dial_patience=1.0)
+    desk_.grow()
+    lane = desk_.converse(Hold("ada"))
+    first, second = desk_.ask(Hold("bob")), desk_.ask(Hold("eve"))
+    assert (desk_.waits(first), desk_.waits(second)) == (True, True)
+    desk_.open()
+    desk_.open()
+    assert lane not in (first.lane, second.lane)
+    assert lane.hold is not None
