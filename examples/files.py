@@ -51,12 +51,15 @@ def hidden(part: str) -> bool:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield the readable files below `folder`, in order."""
+    top = root()
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not hidden(name))
         for name in sorted(names):
             path = Path(place, name)
-            # A link may lead outside or nowhere, and other programs remove files while we look.
-            if not hidden(name) and path.is_file() and path.resolve().is_relative_to(root()):
+            # A link may lead outside or nowhere, and other programs remove files while we look. Folders that are
+            # links are not walked into, so only a file that is one needs a second look.
+            outside = path.is_symlink() and not path.resolve().is_relative_to(top)
+            if not hidden(name) and not outside and path.is_file():
                 yield path
 
 
@@ -81,7 +84,8 @@ def list_files(folder: Annotated[str, "a folder, relative to the top"] = ".") ->
     path = inside(folder)
     if not path.is_dir():
         raise NotReadable(f"there is no folder {folder!r}; the top is '.'")
-    return [f"{shown(file)} {file.stat().st_size}" for file in files_below(path)]
+    top = root()
+    return [f"{file.relative_to(top).as_posix()} {file.stat().st_size}" for file in files_below(path)]
 
 
 @tool
@@ -115,13 +119,16 @@ def search_files(
     if not text.strip():
         raise NotReadable("say what to look for")
     hits: list[str] = []
+    wanted = text.lower()
     for file in files_below(inside(folder)):
         try:
             content = text_of(file)
         except (NotReadable, OSError):
             continue
+        if wanted not in content.lower():
+            continue
         for number, line in enumerate(content.splitlines(), 1):
-            if text.lower() in line.lower():
+            if wanted in line.lower():
                 hits.append(f"{shown(file)}:{number}: {line.strip()[:160]}")
                 if len(hits) == MAX_HITS:
                     return [*hits, "(there are more; search a smaller folder, or for more of the line)"]

@@ -13,6 +13,16 @@ from attrs import field, frozen
 from pool.errors import SettingsError
 
 
+class _NotSet:
+    """How errors show a variable that is not there."""
+
+    def __repr__(self) -> str:
+        return "(not set)"
+
+
+NOT_SET = _NotSet()
+
+
 class Secret:
     """A string that shows itself only when asked by name: `reveal()`."""
 
@@ -99,7 +109,7 @@ class KeyFromEnv:
         if text is None:
             raise SettingsError(
                 self.variable,
-                None,
+                NOT_SET,
                 f"set the environment variable {self.variable} to your API key, "
                 "or use the emulator, which needs none (--endpoint emulator; in Python Endpoint.emulator(url))",
             )

@@ -87,7 +87,7 @@ def test_a_missing_variable_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(SettingsError) as caught:
         Endpoint.openai().auth.check()
     assert str(caught.value) == (
-        "OPENAI_API_KEY = None: set the environment variable OPENAI_API_KEY to your API key, "
+        "OPENAI_API_KEY = (not set): set the environment variable OPENAI_API_KEY to your API key, "
         "or use the emulator, which needs none (--endpoint emulator; in Python Endpoint.emulator(url))"
     )
 
