@@ -13,7 +13,7 @@ from attrs import define, field
 from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
 
 from pool.emulator.faults import Fault, Kind
-from pool.emulator.http import Head, HttpConnection
+from pool.emulator.http import EmulatorHttp, authorized, route
 from pool.emulator.refusal import Refused, unauthorized
 from pool.emulator.routes import serve_request
 from pool.emulator.service import Service
@@ -22,6 +22,7 @@ from pool.emulator.speaking import LineEnded
 from pool.emulator.stats import EmulatorStats
 from pool.emulator.streams import ReplayStream, abort
 from pool.emulator.websocket import SocketSession
+from pool.web import Head
 
 _logger = logging.getLogger(__name__)
 _QUEUE = 64  # messages read ahead of the session
@@ -79,14 +80,14 @@ class Emulator:
             _logger.exception("a connection of the emulator crashed")
 
     async def _converse(self, stream: trio.abc.Stream, number: int, faults: tuple[Fault, ...]) -> None:
-        http = HttpConnection(self.service, stream)
+        http = EmulatorHttp(self.service, stream)
         head = await http.next_head(self.settings.head_timeout)
         refusal = next((fault for fault in faults if fault.kind is Kind.REFUSE), None)
         hang = next((fault for fault in faults if fault.kind is Kind.HANG), None)
         while head is not None:
             if hang is not None:
                 with trio.move_on_after(math.inf if hang.seconds is None else hang.seconds):
-                    await http.until_gone()
+                    await http.web.until_gone()
                 return
             if head.upgrade:
                 await self._upgrade(http, head, number, faults, refusal)
@@ -95,25 +96,25 @@ class Emulator:
                 await self._refuse(http, _refused_by(refusal))
                 return
             await serve_request(self.service, http, head, number)
-            if not http.again():
+            if not http.web.again():
                 return
             head = await http.next_head(self.settings.idle_timeout)
 
     async def _upgrade(
-        self, http: HttpConnection, head: Head, number: int, faults: tuple[Fault, ...], refusal: Fault | None
+        self, http: EmulatorHttp, head: Head, number: int, faults: tuple[Fault, ...], refusal: Fault | None
     ) -> None:
         if refusal is not None:
             await self._refuse(http, _refused_by(refusal))
-        elif not head.authorized(self.service):
+        elif not authorized(head, self.service):
             await self._refuse(http, unauthorized())
-        elif head.route() != "/responses":
+        elif route(head) != "/responses":
             await self._refuse(http, Refused(f"Invalid URL (GET {head.path})", status=404))
         elif head.headers.get("sec-websocket-version") != "13" or "sec-websocket-key" not in head.headers:
             await self._refuse(http, Refused("The upgrade is no WebSocket handshake of version 13."))
         else:
-            await self._serve_socket(ReplayStream(http.stream, http.raw), number, faults)
+            await self._serve_socket(ReplayStream(http.stream, http.web.raw), number, faults)
 
-    async def _refuse(self, http: HttpConnection, refused: Refused) -> None:
+    async def _refuse(self, http: EmulatorHttp, refused: Refused) -> None:
         self.stats.refused_connections += 1
         await http.answer(refused.status, refused.body(), {**refused.headers, "connection": "close"})
 

@@ -19,8 +19,8 @@ from pool.emulator.refusal import (
 from pool.emulator.script import Script, parse_script
 
 _NAMES = """
-    access_programs background client_metadata context_management conversation image include input instructions
-    max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls previous_response_id prompt
+    access_programs background background_options client_metadata context_management conversation image include input
+    instructions max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls previous_response_id prompt
     prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store
     stream stream_options temperature text tool_choice tools top_logprobs top_p truncation user
     presence_penalty frequency_penalty

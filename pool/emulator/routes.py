@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import h11
 import trio
 from attrs import define, field
 
 from pool.emulator.compaction import compact
 from pool.emulator.faults import Fault
-from pool.emulator.http import Head, HttpConnection
+from pool.emulator.http import EmulatorHttp, authorized, route
 from pool.emulator.refusal import Refused, invalid_type, unauthorized
 from pool.emulator.request import checked_request
 from pool.emulator.service import Prepared, Service
 from pool.emulator.speaking import LineEnded, speak
 from pool.emulator.streams import abort
+from pool.web import BodyBroken, Head
 from pool.wire.codec import from_json
 
 MODELS = ("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-5.6-sol", "gpt-5.6-luna")
 
 
-async def serve_request(service: Service, http: HttpConnection, head: Head, connection: int) -> None:
+async def serve_request(service: Service, http: EmulatorHttp, head: Head, connection: int) -> None:
     """Answer one request. Raises `LineEnded` when the connection cannot go on."""
     service.stats.http_requests += 1
     try:
         body = await http.body()
-        if not head.authorized(service):
+        if not authorized(head, service):
             raise unauthorized()
-        handle = _POSTS.get(head.route()) if head.method == "POST" else None
+        handle = _POSTS.get(route(head)) if head.method == "POST" else None
         if handle is not None:
             await handle(service, http, _parsed(body), connection)
         else:
@@ -37,7 +37,7 @@ async def serve_request(service: Service, http: HttpConnection, head: Head, conn
     except Refused as refused:
         service.stats.refused += 1
         await http.answer(refused.status, refused.body(), refused.headers)
-    except h11.RemoteProtocolError:  # the body broke off
+    except BodyBroken:  # the body broke off
         raise LineEnded from None
 
 
@@ -53,7 +53,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 def _looked_up(service: Service, head: Head) -> Any:
     """Return what a GET asks for. Raises `Refused` (404, 405) when there is no such thing."""
-    parts = head.route().strip("/").split("/")
+    parts = route(head).strip("/").split("/")
     if head.method != "GET":
         status = 405 if parts[0] in ("responses", "models") else 404
         raise Refused(f"Invalid method for URL ({head.method} {head.path})", status=status)
@@ -72,11 +72,11 @@ def _looked_up(service: Service, head: Head) -> Any:
     raise Refused(f"Invalid URL (GET {head.path})", status=404)
 
 
-async def _compact(service: Service, http: HttpConnection, body: dict[str, Any], _connection: int) -> None:
+async def _compact(service: Service, http: EmulatorHttp, body: dict[str, Any], _connection: int) -> None:
     await http.answer(200, compact(service, body))
 
 
-async def _create(service: Service, http: HttpConnection, body: dict[str, Any], connection: int) -> None:
+async def _create(service: Service, http: EmulatorHttp, body: dict[str, Any], connection: int) -> None:
     request = checked_request(body, socket=False)
     prepared = service.prepare(request, connection=connection, memory=None)
     line = _EventLine(http) if body.get("stream") else _WholeLine(http)
@@ -94,13 +94,13 @@ async def _create(service: Service, http: HttpConnection, body: dict[str, Any], 
     await line.finish()
 
 
-async def _watch(http: HttpConnection, scope: trio.CancelScope) -> None:
+async def _watch(http: EmulatorHttp, scope: trio.CancelScope) -> None:
     """Stop the turn when the client leaves."""
-    await http.until_gone()
+    await http.web.until_gone()
     scope.cancel()
 
 
-_Handler = Callable[[Service, HttpConnection, dict[str, Any], int], Awaitable[None]]
+_Handler = Callable[[Service, EmulatorHttp, dict[str, Any], int], Awaitable[None]]
 _POSTS: Mapping[str, _Handler] = {"/responses": _create, "/responses/compact": _compact}
 
 
@@ -108,7 +108,7 @@ _POSTS: Mapping[str, _Handler] = {"/responses": _create, "/responses/compact": _
 class _WholeLine:
     """An answer that is sent whole, at its end."""
 
-    http: HttpConnection
+    http: EmulatorHttp
     dropped: bool = field(init=False, default=False)
     _shown: Any = field(init=False, default=None)
 
@@ -140,7 +140,7 @@ class _EventLine(_WholeLine):
 
     async def begin(self) -> None:
         headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-        await self.http.begin(200, {**headers, "transfer-encoding": "chunked"})
+        await self.http.web.begin(200, {**headers, "transfer-encoding": "chunked"})
 
     async def say(self, event: dict[str, Any]) -> None:
         await self.http.event(event)

@@ -1,0 +1,205 @@
+"""The server's side of HTTP/1.1 on one connection: heads and bodies in, answers out. Knows no routes.
+
+Theory of operation
+    h11 does the protocol; this is the loop around it, over any trio stream, so that a server can be driven by a
+    mock clock. What is read for one request's head is kept in `raw`: when the head asks for a WebSocket, the whole
+    handshake can be given to another implementation, which reads it again.
+
+    An answer is whole (`answer`), or begun, sent in parts and ended (`begin`, `send`, `end`). After it, `again` makes
+    the connection ready for the next request, which may have arrived already. While an answer is being made,
+    `until_gone` notices that the client has left; what it sends meanwhile waits for its turn, within a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import h11
+import trio
+from attrs import define, field, frozen
+
+MAX_HEAD = 65536  # bytes
+MAX_BODY = 64 * 1024 * 1024  # bytes
+_CHUNK = 65536
+
+
+class MalformedRequest(Exception):
+    """What came is no HTTP request; `status` is what to answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BodyTooLarge(Exception):
+    """The request's body is longer than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request body is over {limit} bytes")
+        self.limit = limit
+
+
+class BodyBroken(Exception):
+    """The request's body broke off, or is no HTTP."""
+
+
+@frozen(kw_only=True)
+class Head:
+    """A request's first part. `fields` are its header fields as they came; `headers` has lower-case names."""
+
+    method: str
+    target: str
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Mapping[str, str] = field(init=False, repr=False)  # may hold a key
+
+    def __attrs_post_init__(self) -> None:
+        headers: dict[str, str] = {}
+        for raw, value in self.fields:
+            name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+            before = headers.get(name)
+            separator = "; " if name == "cookie" else ", "
+            headers[name] = text if before is None else before + separator + text
+        object.__setattr__(self, "headers", headers)
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """What follows the question mark, or nothing."""
+        return self.target.partition("?")[2]
+
+    @property
+    def upgrade(self) -> bool:
+        """Whether the client wants a WebSocket."""
+        return (
+            self.headers.get("upgrade", "").lower() == "websocket"
+            and "upgrade" in self.headers.get("connection", "").lower()
+        )
+
+
+@define(eq=False)
+class HttpConnection:
+    """One connection of a server. One task at a time speaks on it; another one may be in `until_gone`."""
+
+    stream: trio.abc.Stream
+    max_head: int = MAX_HEAD
+    max_body: int = MAX_BODY
+    raw: bytes = field(
+        init=False, default=b"", repr=False
+    )  # of the head that was read last, and what came with it
+    _parser: h11.Connection = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self.max_head)
+
+    async def next_head(self, patience: float) -> Head | None:
+        """Return the next request's head; None when the client has no more, or is silent for `patience` seconds.
+
+        Raises:
+            MalformedRequest: it talks nonsense. Answer with its status, and close.
+            trio.BrokenResourceError: the connection broke.
+        """
+        with trio.move_on_after(patience):
+            try:
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    event = self._parser.next_event()
+                    if event is h11.NEED_DATA:
+                        data = bytes(await self.stream.receive_some(_CHUNK))
+                        self.raw += data
+                        self._parser.receive_data(data)
+                    elif isinstance(event, h11.Request):
+                        return Head(
+                            method=event.method.decode("latin-1"),
+                            target=event.target.decode("latin-1"),
+                            fields=tuple(event.headers.raw_items()),
+                        )
+                    else:
+                        return None
+            except h11.RemoteProtocolError as error:
+                raise MalformedRequest(error.error_status_hint, str(error)) from None
+        return None
+
+    async def body(self) -> bytes:
+        """Read the request's body, whole. Raises what `body_parts` raises."""
+        return b"".join([part async for part in self.body_parts()])
+
+    async def body_parts(self) -> AsyncIterator[bytes]:
+        """Read the request's body, part by part.
+
+        Raises:
+            BodyTooLarge: it is over `max_body`.
+            BodyBroken: it broke off, or is no HTTP.
+        """
+        if self._parser.they_are_waiting_for_100_continue:
+            await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        size = 0
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                event = self._parser.next_event()
+                if event is h11.NEED_DATA:
+                    self._parser.receive_data(bytes(await self.stream.receive_some(_CHUNK)))
+                    continue
+            except h11.RemoteProtocolError as error:
+                raise BodyBroken(str(error)) from None
+            if not isinstance(event, h11.Data):
+                return
+            size += len(event.data)
+            if size > self.max_body:
+                raise BodyTooLarge(self.max_body)
+            yield bytes(event.data)
+
+    async def answer(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+        """Send a whole answer; its length is said here."""
+        fields = [("content-length", str(len(content))), *headers.items()]
+        send = self._parser.send
+        parts = (
+            send(h11.Response(status_code=status, headers=fields)),
+            send(h11.Data(data=content)),
+            send(h11.EndOfMessage()),
+        )
+        await self.stream.send_all(b"".join(part or b"" for part in parts))
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send an answer's head; without a content-length it goes on in chunks."""
+        await self._send(h11.Response(status_code=status, headers=list(headers.items())))
+
+    async def send(self, data: bytes) -> None:
+        """Send some of an answer."""
+        await self._send(h11.Data(data=data))
+
+    async def end(self) -> None:
+        """Say that the answer is complete."""
+        await self._send(h11.EndOfMessage())
+
+    @property
+    def begun(self) -> bool:
+        """An answer to the present request has been begun."""
+        return self._parser.our_state in (h11.SEND_BODY, h11.DONE, h11.MUST_CLOSE)
+
+    def again(self) -> bool:
+        """Make ready for the next request on this connection; False when there can be none."""
+        if self._parser.our_state is not h11.DONE or self._parser.their_state is not h11.DONE:
+            return False
+        self._parser.start_next_cycle()
+        self.raw = self._parser.trailing_data[0]
+        return True
+
+    async def until_gone(self) -> None:
+        """Return when the client has left, or sends more than waits here; only after the body has been read."""
+        more = True
+        await trio.lowlevel.checkpoint()
+        while more:
+            try:
+                data = bytes(await self.stream.receive_some(_CHUNK))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            self._parser.receive_data(data)
+            more = bool(data) and len(self._parser.trailing_data[0]) <= self.max_head
+
+    async def _send(self, event: h11.Event) -> None:
+        await self.stream.send_all(self._parser.send(event) or b"")
