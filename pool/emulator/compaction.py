@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pool.emulator.digest import item_kind
-from pool.emulator.refusal import unknown_parameter
 from pool.emulator.request import checked_request
 from pool.emulator.response import Tokens
 from pool.emulator.service import Service
+from pool.wire.refusal import unknown_parameter
 
 _NAMES = """
     model image input instructions previous_response_id prompt_cache_key prompt_cache_options

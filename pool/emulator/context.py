@@ -16,9 +16,9 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from pool.emulator.digest import digest_line, item_kind, text_of
-from pool.emulator.refusal import no_call_for_output, no_output_for_call
 from pool.emulator.sealed import seal, unseal
 from pool.wire.codec import to_json
+from pool.wire.refusal import no_call_for_output, no_output_for_call
 
 _KNOWN = frozenset({"message", "function_call", "function_call_output"})
 _READ_AT_MOST = 4096  # characters of one tool output or message that the model looks at, and a parent keeps

@@ -14,7 +14,6 @@ from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
 
 from pool.emulator.faults import Fault, Kind
 from pool.emulator.http import EmulatorHttp, authorized, route
-from pool.emulator.refusal import Refused, unauthorized
 from pool.emulator.routes import serve_request
 from pool.emulator.service import Service
 from pool.emulator.settings import EmulatorSettings
@@ -23,6 +22,7 @@ from pool.emulator.stats import EmulatorStats
 from pool.emulator.streams import ReplayStream, abort
 from pool.emulator.websocket import SocketSession
 from pool.web import Head
+from pool.wire.refusal import Refused, unauthorized
 
 _logger = logging.getLogger(__name__)
 _QUEUE = 64  # messages read ahead of the session

@@ -8,10 +8,10 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from pool.emulator.refusal import Refused
 from pool.emulator.service import Service
 from pool.web import BodyTooLarge, Head, HttpConnection, MalformedRequest
 from pool.wire.codec import to_json
+from pool.wire.refusal import Refused
 
 
 def route(head: Head) -> str:

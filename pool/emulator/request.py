@@ -8,20 +8,19 @@ from typing import Any
 
 from attrs import frozen
 
-from pool.emulator.refusal import (
+from pool.emulator.script import Script, parse_script
+from pool.wire.refusal import (
     Refused,
-    invalid_stream_id,
     invalid_type,
     invalid_value,
     missing_parameter,
     unknown_parameter,
 )
-from pool.emulator.script import Script, parse_script
 
 _NAMES = """
     access_programs background background_options client_metadata context_management conversation image include input
-    instructions max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls previous_response_id prompt
-    prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store
+    instructions max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls previous_response_id
+    prompt prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store
     stream stream_options temperature text tool_choice tools top_logprobs top_p truncation user
     presence_penalty frequency_penalty
 """
@@ -51,7 +50,6 @@ _TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "prompt_cache_options": (dict, "an object"),
     "prompt_cache_key": (str, "a string"),
 }
-_STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}", re.ASCII)
 
 
 @frozen(kw_only=True)
@@ -71,16 +69,6 @@ class Request:
     metadata: Mapping[str, str] = {}
     max_output_tokens: int | None = None
     compact_threshold: int | None = None
-
-
-def checked_stream_id(body: Mapping[str, Any]) -> str | None:
-    """Return the lane's name, None for the default lane. Raises `Refused` for a bad name."""
-    name = body.get("stream_id")
-    if name is None:
-        return None
-    if not isinstance(name, str) or not _STREAM_ID.fullmatch(name):
-        raise invalid_stream_id()
-    return name
 
 
 def checked_request(body: Mapping[str, Any], *, socket: bool) -> Request:

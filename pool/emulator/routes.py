@@ -11,13 +11,13 @@ from attrs import define, field
 from pool.emulator.compaction import compact
 from pool.emulator.faults import Fault
 from pool.emulator.http import EmulatorHttp, authorized, route
-from pool.emulator.refusal import Refused, invalid_type, unauthorized
 from pool.emulator.request import checked_request
 from pool.emulator.service import Prepared, Service
 from pool.emulator.speaking import LineEnded, speak
 from pool.emulator.streams import abort
 from pool.web import BodyBroken, Head
 from pool.wire.codec import from_json
+from pool.wire.refusal import Refused, invalid_type, unauthorized
 
 MODELS = ("gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-5.6-sol", "gpt-5.6-luna")
 

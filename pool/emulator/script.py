@@ -8,7 +8,7 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from pool.emulator.faults import Fault, parse_fault
-from pool.emulator.refusal import Refused, invalid_value
+from pool.wire.refusal import Refused, invalid_value
 
 PARAM = "metadata.emulator"
 

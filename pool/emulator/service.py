@@ -13,13 +13,6 @@ from pool.emulator.context import Context
 from pool.emulator.faults import Fault, FaultPlan, Kind
 from pool.emulator.memory import ConnectionMemory, Remembered, Store
 from pool.emulator.plan import Plan, plan_turn
-from pool.emulator.refusal import (
-    Refused,
-    invalid_value,
-    item_not_found,
-    missing_parameter,
-    previous_response_not_found,
-)
 from pool.emulator.request import Request
 from pool.emulator.response import response_object
 from pool.emulator.sealed import unseal
@@ -27,6 +20,13 @@ from pool.emulator.settings import EmulatorSettings
 from pool.emulator.stats import EmulatorStats
 from pool.emulator.turn import Turn
 from pool.wire.codec import to_json
+from pool.wire.refusal import (
+    Refused,
+    invalid_value,
+    item_not_found,
+    missing_parameter,
+    previous_response_not_found,
+)
 
 
 @frozen(kw_only=True)

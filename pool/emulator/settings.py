@@ -9,10 +9,10 @@ from attrs import Attribute, field, frozen
 from pool.auth import Secret
 from pool.emulator.faults import Fault, parse_faults
 from pool.emulator.latency import Latency
-from pool.emulator.refusal import Refused
 from pool.emulator.script import Script, parse_script
 from pool.errors import SettingsError
 from pool.settings import MIB, Lanes
+from pool.wire.refusal import Refused
 
 
 def _above_zero(_instance: object, attribute: Attribute[Any], value: Any) -> None:

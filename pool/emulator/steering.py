@@ -10,20 +10,10 @@ from attrs import define, field, frozen
 
 from pool.emulator.plan import Call
 from pool.emulator.turn import Turn
+from pool.wire.steer import SteerRefused
 
 MAX_PENDING = 16  # steering submissions for one response
-_FIELDS = frozenset({"type", "previous_response_id", "input"})
-_MESSAGE_FIELDS = frozenset({"type", "role", "content"})
-_PARTS = frozenset({"input_text", "input_image", "input_file"})
 _TOO_OLD = re.compile(r"(gpt-[345](?!\d)|chatgpt-4|o[134](?!\d))", re.ASCII)  # steering came with gpt-6
-
-
-class SteerRefused(Exception):
-    """The steering input is not taken; `code` is one of the protocol's."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
 
 
 @frozen(kw_only=True)
@@ -60,41 +50,6 @@ class Steering:
     def take(self, target: str) -> list[Steer]:
         """Return the submissions that wait for this response, in order, and forget them."""
         return self._queued.pop(target, [])
-
-
-def check_steer(event: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
-    """Return target and input items of a `response.steer`. Raises `SteerRefused`."""
-    target, given = event.get("previous_response_id"), event.get("input")
-    for name in event:
-        if name not in _FIELDS:
-            raise SteerRefused("invalid_input", f"Unknown parameter: '{name}'.")
-    if not isinstance(target, str) or not target:
-        raise SteerRefused("invalid_input", "Missing required parameter: 'previous_response_id'.")
-    if isinstance(given, str) and given:
-        return target, [{"type": "message", "role": "user", "content": given}]
-    if not isinstance(given, list) or not given:
-        raise SteerRefused("invalid_input", "'input' must be a string or a non-empty array of user messages.")
-    for index, item in enumerate(given):
-        if not _is_user_message(item):
-            raise SteerRefused(
-                "invalid_input",
-                f"Invalid 'input[{index}]': steering takes messages of the user with text, images and files only.",
-            )
-    return target, [{"type": "message", **item} for item in given]
-
-
-def _is_user_message(item: object) -> bool:
-    if not isinstance(item, dict) or not set(item) <= _MESSAGE_FIELDS:
-        return False
-    content = item.get("content")
-    parts = isinstance(content, list) and all(
-        isinstance(part, dict) and part.get("type") in _PARTS for part in content
-    )
-    return (
-        item.get("type", "message") == "message"
-        and item.get("role") == "user"
-        and (isinstance(content, str) or bool(content and parts))
-    )
 
 
 def check_target(turn: Turn, queued: int) -> None:

@@ -17,16 +17,18 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import LocalProtocolError
 
 from pool.emulator.faults import Fault, Kind
-from pool.emulator.lanes import LaneBook
 from pool.emulator.memory import ConnectionMemory
-from pool.emulator.refusal import Refused, connection_limit_reached, invalid_value, missing_parameter
-from pool.emulator.request import Request, checked_request, checked_stream_id
+from pool.emulator.request import Request, checked_request
 from pool.emulator.service import Prepared, Service
 from pool.emulator.speaking import LineEnded, speak
-from pool.emulator.steering import Steer, Steering, SteerRefused, check_steer, check_target, required_input
+from pool.emulator.steering import Steer, Steering, check_target, required_input
 from pool.emulator.streams import ReplayStream, abort
 from pool.emulator.turn import Turn
-from pool.wire.codec import from_json, to_json
+from pool.wire.client import client_event
+from pool.wire.codec import to_json
+from pool.wire.lanes import LaneBook, checked_stream_id
+from pool.wire.refusal import Refused, connection_limit_reached
+from pool.wire.steer import SteerRefused, check_steer
 
 _REMEMBER_ENDED = 256  # ids of ended responses, so that late steering gets the right answer
 
@@ -95,26 +97,11 @@ class SocketSession:
 
     async def _receive(self, message: str | bytes) -> None:
         await trio.lowlevel.checkpoint()
-        if isinstance(message, bytes):
-            raise Refused("Binary messages are not supported; send JSON as text.", code="invalid_message")
-        try:
-            event = from_json(message)
-        except (ValueError, RecursionError):
-            raise Refused("We could not parse the JSON body of your message.", code="invalid_json") from None
-        if not isinstance(event, dict):
-            raise Refused("A client event must be a JSON object.", code="invalid_json")
-        kind = event.get("type")
-        if kind == "response.create":
+        event = client_event(message)
+        if event["type"] == "response.create":
             await self._create(event)
-        elif kind == "response.steer":
-            await self._steer(event)
-        elif kind is None:
-            raise missing_parameter("type")
         else:
-            raise invalid_value(
-                "type",
-                f"Invalid value: {str(kind)[:64]!r}. Supported values are: 'response.create' and 'response.steer'.",
-            )
+            await self._steer(event)
 
     async def _create(self, body: Mapping[str, Any]) -> None:
         await trio.lowlevel.checkpoint()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pool.emulator import context_digest
 from pool.emulator.context import Context, is_listing
-from pool.emulator.refusal import Refused
 from pool.emulator.sealed import seal, unseal
+from pool.wire.refusal import Refused
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 contents = texts | st.lists(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool.emulator.context import Context
-from pool.emulator.lanes import MAX_WAITING, LaneBook
 from pool.emulator.memory import ConnectionMemory, Remembered, Store
-from pool.emulator.refusal import Refused, connection_limit_reached
+from pool.wire.lanes import MAX_WAITING, LaneBook
+from pool.wire.refusal import Refused, connection_limit_reached
 
 lanes = st.sampled_from([None, "a", "b", "c", "d"])
 

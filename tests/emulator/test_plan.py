@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from pool.emulator.context import Context
 from pool.emulator.plan import Plan, cut, plan_turn
-from pool.emulator.refusal import Refused
 from pool.emulator.request import checked_request
 from pool.emulator.script import parse_script
 from pool.wire.codec import from_json
+from pool.wire.refusal import Refused
 from tests.emulator.client import TOOL, knobs, user
 
 OTHER = {**TOOL, "name": "other"}

@@ -8,8 +8,8 @@ import pytest
 from openai.types.responses import response_create_params
 from openai.types.responses.responses_client_event import ResponseCreate
 
-from pool.emulator.refusal import Refused, unauthorized
 from pool.emulator.request import FIELDS, SOCKET_FIELDS, checked_request
+from pool.wire.refusal import Refused, unauthorized
 from tests.emulator.client import TOOL, user
 
 PLAIN = {"model": "m", "input": "x"}

@@ -7,14 +7,27 @@ are counted for the connection's whole life.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import re
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
-from pool.emulator.refusal import Refused, stream_limit_reached
+from pool.wire.refusal import Refused, invalid_stream_id, stream_limit_reached
 
 Job = TypeVar("Job")
 MAX_WAITING = 1024  # creates that wait on one connection
+_STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}", re.ASCII)
+
+
+def checked_stream_id(body: Mapping[str, Any]) -> str | None:
+    """Return the lane's name, None for the default lane. Raises `Refused` for a bad name."""
+    name = body.get("stream_id")
+    if name is None:
+        return None
+    if not isinstance(name, str) or not _STREAM_ID.fullmatch(name):
+        raise invalid_stream_id()
+    return name
 
 
 @define(eq=False)
