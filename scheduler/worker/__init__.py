@@ -1,0 +1,1 @@
+"""Workers behind a job queue: agent runs that outlive the process they began in."""
