@@ -56,8 +56,10 @@ class Exchange:
         """The response has ended, one way or the other; nothing more will be fed."""
         return self.finished is not None or self.error is not None
 
-    def feed(self, payload: dict[str, object], size: int, now: float | None = None) -> Finished | None:
-        """Take one message of `size` bytes; return the response's end if this was it.
+    def feed(
+        self, payload: dict[str, object], size: int, now: float | None = None, *, text: str = ""
+    ) -> Finished | None:
+        """Take one message of `size` bytes (`text`, as it came); return the response's end if this was it.
 
         Raises:
             RemoteProtocolError: the lane cannot be trusted any more. The consumer gets the same error.
@@ -71,7 +73,7 @@ class Exchange:
         event: ServerEvent | None = None
         if kind in ACTED:
             try:
-                event = event_of(payload)
+                event = event_of(payload, text)
                 finished = self.cycle.receive(event)
             except RemoteProtocolError as error:
                 self.fail(error)
@@ -80,7 +82,7 @@ class Exchange:
                 self.ended_at = trio.current_time() if now is None else now
                 self.finished = finished
         if self.streaming and self.overflow is None:
-            self._push(event_of(payload) if event is None else event, size)
+            self._push(event_of(payload, text) if event is None else event, size)
         if self.finished is not None:
             self._wake.set()
         return self.finished

@@ -52,8 +52,35 @@ def encoded(value: Any) -> Encoded:
 
 
 def members(fields: Mapping[str, Any]) -> Encoded:
-    """Encode the members of an object ahead of time, without its braces."""
-    return Encoded(to_json(fields)[1:-1])
+    """Encode the members of an object ahead of time, without its braces. Its values may be `Encoded` themselves."""
+    raw = {
+        name: msgspec.Raw(value.text) if isinstance(value, Encoded) else value
+        for name, value in fields.items()
+    }
+    return Encoded(to_json(raw)[1:-1])
+
+
+def split_object(text: bytes | Encoded) -> dict[str, Encoded]:
+    """Take an object apart without looking into its members: each keeps its text. A name said twice counts once.
+
+    Raises:
+        ValueError: it is no JSON object, or no UTF-8.
+    """
+    return {name: Encoded(bytes(raw)) for name, raw in _object_of_raw(_checked(text)).items()}
+
+
+def split_array(text: bytes | Encoded) -> list[Encoded]:
+    """Take an array apart without looking into its members: each keeps its text. Raises as `split_object`."""
+    return [Encoded(bytes(raw)) for raw in _array_of_raw(_checked(text))]
+
+
+def _checked(text: bytes | Encoded) -> str:
+    """Return the text of JSON. What is skipped over is checked for everything but its encoding: so that, too."""
+    return (text.text if isinstance(text, Encoded) else text).decode()
+
+
+_object_of_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_array_of_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 _NONE = type(None)
@@ -133,8 +160,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
     return payload
 
 
-def event_of(payload: dict[str, Any]) -> ServerEvent:
-    """Turn a parsed message into its event; an unknown type becomes a plain `ServerEvent`.
+def event_of(payload: dict[str, Any], text: str = "") -> ServerEvent:
+    """Turn a parsed message into its event; an unknown type becomes a plain `ServerEvent`. `text`: as it came.
 
     Raises:
         RemoteProtocolError: a type that we act on lacks what it must have.
@@ -143,9 +170,11 @@ def event_of(payload: dict[str, Any]) -> ServerEvent:
     structure = _STRUCTURE.get(kind)
     if structure is None:
         lane = payload.get("stream_id")
-        return ServerEvent(type=kind, payload=payload, stream_id=lane if isinstance(lane, str) else None)
+        return ServerEvent(
+            type=kind, payload=payload, stream_id=lane if isinstance(lane, str) else None, text=text
+        )
     try:
-        return structure(payload)
+        return structure(payload, text)
     except (KeyError, TypeError, ValueError, AttributeError, cattrs.BaseValidationError) as error:
         raise RemoteProtocolError(f"malformed {kind} event ({type(error).__name__}: {error})") from None
 
@@ -194,33 +223,42 @@ _error = _with_payload(ErrorEvent, kind=override(rename="error_type"))
 _steer = _with_payload(SteerEvent)
 
 
-def _head(payload: dict[str, Any]) -> dict[str, Any]:
-    return {"type": payload["type"], "payload": payload, "stream_id": payload.get("stream_id")}
+def _head(payload: dict[str, Any], text: str) -> dict[str, Any]:
+    return {
+        "type": payload["type"],
+        "payload": payload,
+        "stream_id": payload.get("stream_id"),
+        "text": text,
+    }
 
 
-def _structure_started(payload: dict[str, Any]) -> ServerEvent:
-    return _started({**_head(payload), "response_id": payload["response"]["id"]})
+def _structure_started(payload: dict[str, Any], text: str) -> ServerEvent:
+    return _started({**_head(payload, text), "response_id": payload["response"]["id"]})
 
 
-def _structure_item_done(payload: dict[str, Any]) -> ServerEvent:
-    return _item_done({**_head(payload), "output_index": payload["output_index"], "item": payload["item"]})
+def _structure_item_done(payload: dict[str, Any], text: str) -> ServerEvent:
+    return _item_done(
+        {**_head(payload, text), "output_index": payload["output_index"], "item": payload["item"]}
+    )
 
 
-def _structure_ended(payload: dict[str, Any]) -> ServerEvent:
+def _structure_ended(payload: dict[str, Any], text: str) -> ServerEvent:
     response = payload["response"]
     # Some servers leave `status` out of the terminal object; the event's own name says it as well.
     status = response.get("status") or payload["type"].removeprefix("response.")
-    return _ended({**_head(payload), "response_id": response["id"], "status": status, "response": response})
+    return _ended(
+        {**_head(payload, text), "response_id": response["id"], "status": status, "response": response}
+    )
 
 
-def _structure_error(payload: dict[str, Any]) -> ServerEvent:
+def _structure_error(payload: dict[str, Any], text: str) -> ServerEvent:
     nested = payload.get("error")
     source = nested if type(nested) is dict else payload
     status = payload.get("status", payload.get("status_code"))
     message, code, param, kind = (source.get(name) for name in ("message", "code", "param", "type"))
     return _error(
         {
-            **_head(payload),
+            **_head(payload, text),
             # An error is the last thing to be strict about: whatever it says must reach the caller.
             "message": message if isinstance(message, str) else "the server gave no message",
             "code": str(code) if code is not None else None,
@@ -234,13 +272,13 @@ def _structure_error(payload: dict[str, Any]) -> ServerEvent:
     )
 
 
-def _structure_steer(payload: dict[str, Any]) -> ServerEvent:
+def _structure_steer(payload: dict[str, Any], text: str) -> ServerEvent:
     steer = payload.get("steer") or {}
     target, steer_id = steer.get("previous_response_id"), steer.get("id")
-    return _steer({**_head(payload), "previous_response_id": target, "steer_id": steer_id})
+    return _steer({**_head(payload, text), "previous_response_id": target, "steer_id": steer_id})
 
 
-_STRUCTURE: dict[str, Callable[[dict[str, Any]], ServerEvent]] = {
+_STRUCTURE: dict[str, Callable[[dict[str, Any], str], ServerEvent]] = {
     **dict.fromkeys(STARTED, _structure_started),
     **dict.fromkeys(TERMINAL, _structure_ended),
     **dict.fromkeys(STEER, _structure_steer),

@@ -60,11 +60,15 @@ ClientEvent = ResponseCreate | ResponseSteer | RawClientEvent
 
 @frozen(kw_only=True)
 class ServerEvent:
-    """Any event: its type, its lane (None: the default lane or none at all), and its JSON whole."""
+    """Any event: its type, its lane (None: the default lane or none at all), and its JSON whole.
+
+    `text` is the JSON as it came, for whoever passes it on; empty where the event was not read from a message.
+    """
 
     type: str
     payload: JSON = field(default=NOTHING, repr=False)
     stream_id: str | None = None
+    text: str = field(default="", repr=False, eq=False)
 
 
 @frozen(kw_only=True)
