@@ -26,7 +26,7 @@ ONLY_IN = {
     "cattrs": ("pool/wire/codec.py",),
     "json": (),
     "trio_websocket": ("pool/dial.py", "pool/emulator/"),
-    "wsproto": ("pool/dial.py", "pool/emulator/"),
+    "wsproto": ("pool/dial.py", "pool/websocket.py", "pool/emulator/"),
     "certifi": ("pool/transport.py",),
     "ssl": ("pool/transport.py", "pool/emulator/", "scheduler/commands/emulate.py"),
     "asyncio": ("scheduler/fleet/",),

@@ -1,0 +1,1 @@
+"""The front door: any client of the API, warm sockets behind it."""
