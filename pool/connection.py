@@ -22,6 +22,7 @@ from pool.errors import ConnectionLost, FrameTooLarge, LocalProtocolError, Remot
 from pool.exchange import Exchange
 from pool.settings import PoolSettings
 from pool.slots import Conn, Lane
+from pool.tap import Tap
 from pool.wire.codec import encode, event_of, parse
 from pool.wire.cycle import Cycle, CycleState, Finished
 from pool.wire.events import ClientEvent, ErrorEvent, ResponseCreate, ServerEvent
@@ -45,11 +46,13 @@ class Connection:
     on_expired: Callable[[Connection], None]  # the server says that the connection is too old
     on_broken: Callable[[Connection], None]  # nothing can be sent any more; its reader may not know yet
     on_crowded: Callable[[Connection, int], None]  # it takes only so many lane names
+    tap: Tap | None = None  # somebody who watches
     dialling: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _reading: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     why: str | None = field(default=None, init=False)  # why we closed it; None: we did not
     memory: Memory = field(factory=Memory, init=False)
     wire: Wire | None = field(default=None, init=False)
+    closed: WireClosed | None = field(default=None, init=False)  # how the server ended it
     pinged_at: float | None = field(default=None, init=False)
     used: bool = field(default=False, init=False)  # a create has left on it
     strays: int = field(default=0, init=False)
@@ -77,7 +80,6 @@ class Connection:
     async def run(self, wire: Wire) -> None:
         """Read the open connection to its end."""
         self.wire = wire
-        closed: WireClosed | None = None
         self.on_open(self)
         try:
             with self._reading:
@@ -85,19 +87,19 @@ class Connection:
                     for message in await wire.receive():
                         self._take(message)
         except WireClosed as end:
-            closed = end
+            self.closed = end
         except trio.Cancelled:  # with everything around it: not the server's doing
             self.why = self.why or "closed"
             raise
         except RemoteProtocolError as error:
-            closed = WireClosed(1002, str(error))
+            self.closed = WireClosed(1002, str(error))
         finally:
             self.wire = None
             self.bytes_sent, self.bytes_received = wire.bytes_out, wire.bytes_in
             self.memory.clear()
             # First the roster, then the waiting turns: their next try must not be given this connection again.
             self.on_end(self)
-            self._fail_all(closed)
+            self._fail_all(self.closed)
 
     def _fail_all(self, closed: WireClosed | None) -> None:
         code, reason = (closed.code, closed.reason) if closed is not None else (None, self.why)
@@ -124,6 +126,8 @@ class Connection:
         if type(text) is not str:
             raise RemoteProtocolError("a binary message")
         payload = parse(text)
+        if self.tap is not None:
+            self.tap.received(self.conn, payload, text)
         stream_id = payload.get("stream_id")
         if payload["type"] == "error" and not self.expired:
             self._notice(event_of(payload))
@@ -207,6 +211,8 @@ class Connection:
             size=len(message),
         )
         self.exchanges[lane.stream_id] = exchange
+        if self.tap is not None:
+            self.tap.sent(self.conn, lane.stream_id, lane.holder, event, message)
         try:
             await self._send(message)
         except BaseException:
@@ -225,6 +231,8 @@ class Connection:
         message = encode(event)
         self._check_size(len(message))
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self.tap is not None:
+            self.tap.sent(self.conn, None, "", event, message)
         await self._send(message)
 
     def _open_wire(self) -> Wire:

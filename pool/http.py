@@ -17,7 +17,8 @@ Theory of operation
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -31,6 +32,7 @@ from pool.exchange import ACTED
 from pool.network import Network
 from pool.settings import Endpoint, PoolSettings
 from pool.sse import EventReader
+from pool.tap import Tap
 from pool.transport import Transport
 from pool.wire.codec import encode_http_body, event_of, parse
 from pool.wire.cycle import Cycle, Finished
@@ -76,6 +78,8 @@ class HttpClient:
     _base: str
     _host: bytes
     _connections: httpcore2.AsyncConnectionPool = field(repr=False)
+    tap: Tap | None = field(repr=False)  # somebody who watches
+    serial: Iterator[int] = field(repr=False)  # of the turns that are watched
 
     def __init__(
         self,
@@ -85,6 +89,7 @@ class HttpClient:
         transport: Callable[[], Awaitable[trio.abc.Stream]] | None,
     ) -> None:
         self.endpoint, self.settings = endpoint, settings
+        self.tap, self.serial = None, itertools.count(1)
         parts = urlsplit(endpoint.http_url or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError("http_url", endpoint.http_url, "must look like https://host/v1")
@@ -106,10 +111,10 @@ class HttpClient:
         await self._connections.aclose()
 
     @contextlib.asynccontextmanager
-    async def line(self) -> AsyncIterator[Line]:
+    async def line(self, *, holder: str = "") -> AsyncIterator[Line]:
         """Give the right to one turn; what is left of it at the end of the block is cut off."""
         async with contextlib.AsyncExitStack() as stack:
-            line = Line(self, stack)
+            line = Line(self, stack, holder)
             yield line
             await line.finish()
 
@@ -176,6 +181,7 @@ class Line:
 
     _client: HttpClient
     _stack: contextlib.AsyncExitStack
+    _holder: str = ""
     waited: float = field(default=0.0, init=False)  # s, for a lane: as on a lease
     damage: float = field(default=0.0, init=False)
     exchange: HttpExchange | None = field(default=None, init=False)
@@ -205,9 +211,12 @@ class Line:
         if self.exchange is not None or event.generate is False:
             raise LocalProtocolError("a line carries one turn, and HTTP has no warm-up")
         body = encode_http_body(event, stream=True)
-        began = trio.current_time()
+        began, tap, name = trio.current_time(), self._client.tap, NAME
+        if tap is not None:
+            name = f"h{next(self._client.serial)}"
+            tap.sent(name, None, self._holder, event, body)
         answer = await self._client.begin(self._stack, "/responses", body, accept="text/event-stream")
-        self.exchange = HttpExchange(answer, self._client.settings.max_message, began, len(body))
+        self.exchange = HttpExchange(answer, self._client.settings.max_message, began, len(body), name, tap)
         if answer.status != 200:
             self.exchange.refuse(refusal(answer.status, await answer.whole(), answer.headers))
         elif not answer.headers.get("content-type", "").startswith("text/event-stream"):
@@ -231,6 +240,8 @@ class HttpExchange:
     _limit: int
     sent_at: float
     size: int  # bytes of the request
+    name: str = NAME  # for who watches
+    _tap: Tap | None = None
     first_event_at: float | None = field(default=None, init=False)
     first_output_at: float | None = field(default=None, init=False)  # the first event beyond "it has started"
     ended_at: float | None = field(default=None, init=False)
@@ -284,12 +295,14 @@ class HttpExchange:
         for data in self._reader.feed(chunk):
             if self.finished is None and data != b"[DONE]":
                 payload = parse(data)
-                self._take(payload)
+                self._take(payload, data)
                 payloads.append(payload)
         return payloads
 
-    def _take(self, payload: dict[str, Any]) -> None:
+    def _take(self, payload: dict[str, Any], text: bytes = b"") -> None:
         now = trio.current_time()
+        if self._tap is not None:
+            self._tap.received(self.name, payload, text)
         if self.first_event_at is None:
             self.first_event_at = now
         if self.first_output_at is None and payload["type"] not in STARTED:

@@ -24,6 +24,7 @@ from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, 
 from pool.slots import Dial as DialCommand
 from pool.stats import LeaseInfo, PoolStats, Recorder, Summary
 from pool.stats.recorder import record
+from pool.tap import Tap, tap_for
 
 log = logging.getLogger("warmline.pool")
 
@@ -96,6 +97,7 @@ class Pool:
     recorder: Recorder = field(factory=Recorder, init=False)
     _connections: dict[Conn, Connection] = field(factory=dict, init=False)
     _dial_seconds: float | None = field(default=None, init=False)  # of late, as a moving average
+    tap: Tap | None = field(init=False, repr=False)  # somebody who watches
     _janitor: Janitor = field(init=False)
     # Set at each end of a connection, for `drain`
     _drained: trio.Event | None = field(default=None, init=False)
@@ -103,6 +105,7 @@ class Pool:
     _bytes: tuple[int, int] = field(default=(0, 0), init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.tap = tap_for(self.endpoint)
         self._janitor = Janitor(self._roster, self._connections, self._apply, self._nursery)
 
     def __repr__(self) -> str:
@@ -178,6 +181,8 @@ class Pool:
         waited = trio.current_time() - asked
         record(self.recorder.wait, waited)
         self.recorder.counts["leased"] += 1
+        if self.tap is not None:
+            self.tap.note("lane", lane=str(waiter.lane), conv=holder, waited=waited, own=waiter.own)
         connection = self._connections.get(waiter.lane.conn)
         return Lease(waiter.lane, connection, self._take_back, waiter.own, waited, waiter.damage)
 
@@ -323,6 +328,7 @@ class Pool:
             on_expired=self._expired,
             on_broken=self._broken,
             on_crowded=self._crowded,
+            tap=self.tap,
         )
         self._connections[conn] = connection
         failure: DialFailed | None = None
@@ -346,6 +352,8 @@ class Pool:
         self._dial_seconds = before + DIAL_WEIGHT * (took - before)
         self.recorder.counts["opened"] += 1
         log.debug("%s opened", connection.conn)
+        if self.tap is not None:
+            self.tap.note("dialled", conn=str(connection.conn), seconds=took)
         self._janitor.opened(now)
         self._apply(self._roster.opened(connection.conn, now=now))
 
@@ -357,13 +365,31 @@ class Pool:
             logging.WARNING if name == "lost" else logging.DEBUG, "%s ended: %s", conn, why or "by the server"
         )
         now = trio.current_time()
+        self._note_end(connection, lost=name == "lost", age=now - conn.opened_at)
         useless = why is None and not connection.used and now - conn.opened_at < USELESS
         self._apply(self._roster.lost(conn, useless=useless, now=now))
+
+    def _note_end(self, connection: Connection, *, lost: bool, age: float) -> None:
+        if self.tap is not None:
+            closed = connection.closed
+            self.tap.note(
+                "ended",
+                conn=str(connection.conn),
+                lost=lost,
+                why=connection.why,
+                code=None if closed is None else closed.code,
+                reason=None if closed is None else closed.reason,
+                age=age,
+                cut=[exchange.lane.holder for exchange in connection.exchanges.values()],
+            )
 
     def _ended(self, connection: Connection, failure: DialFailed | None) -> None:
         conn, now = connection.conn, trio.current_time()
         if failure is not None:
             self.recorder.counts["dials_failed"] += 1
+            if self.tap is not None:
+                facts = {"seconds": now - conn.since, "status": failure.status, "error": str(failure)}
+                self.tap.note("dial_failed", conn=str(conn), **facts)
             log.warning("dial of %s failed: %s", conn, failure)
             self._apply(self._roster.dial_failed(conn, failure, now=now))
         else:

@@ -68,9 +68,11 @@ class Attempts:
                     over=shared.ways.over(self.over_http),
                 )
                 if isinstance(action, GiveUp) or action.remedy in self.remedies:
+                    self._note("failed", error=str(error))
                     raise
                 delay = max(action.delay, self._charge(action, error))
                 log.info("%s: again in %.2f s (%s)", self.at.name, delay, error)
+                self._note("retry", reason=action.reason, delay=delay, error=str(error))
             await self._prepare(action, delay)
 
     def _charge(self, action: Again, error: PoolError) -> float:
@@ -134,13 +136,15 @@ class Attempts:
             done=self.at.turns,
         )
         if self.over_http is not None:
-            return ways.line()
+            return ways.line(holder=self.at.name)
         return ways.lane(hold, near=self.at.near, holder=self.at.name)
 
     async def _admitted(self) -> Turn:
         async with self.at.shared.admission.turn(
             self.ticket, model=self.request.model, cost=self._cost()
         ) as slot:
+            if slot.waited:
+                self._note("admitted", waited=slot.waited, tenant=self.ticket.tenant)
             turn = await self._try()
             slot.completed(turn.usage)
             return turn
@@ -165,6 +169,7 @@ class Attempts:
             create = ResponseCreate(
                 input=plan.items, previous_response_id=plan.previous_response_id, fields=fields
             )
+            self._placed(plan, lease)
             exchange = await lease.send(create, stream=self.on_event is not None)
             self.at.expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN, self.request)
             if self.on_event is not None:
@@ -178,6 +183,44 @@ class Attempts:
             raise failure
         self._learn(plan, finished, exchange)
         return self._finish(plan, finished, exchange, lease)
+
+    def _note(self, what: str, **facts: object) -> None:
+        tap = self.at.shared.pool.tap
+        if tap is not None:
+            tap.note(what, conv=self.at.name, **facts)
+
+    def _placed(self, plan: Plan, lease: Carrier) -> None:
+        if self.at.shared.pool.tap is not None:
+            self._note(
+                "placed",
+                lane=lease.lane_name,
+                kind=plan.kind,
+                reason=plan.reason,
+                turn=len(self.at.placements) + 1,
+                tenant=self.ticket.tenant,
+                model=self.request.model,
+                waited=lease.waited,
+                replay_cost=self.at.hold.worth,
+                damage=lease.damage,
+                saved=plan.bytes_saved,
+            )
+
+    def _taken(self, turn: Turn) -> None:
+        if self.at.shared.pool.tap is not None:
+            self._note(
+                "turn",
+                turn=len(self.at.placements),
+                lane=turn.placement.lane,
+                response=turn.response_id,
+                status=turn.status,
+                first_event=turn.first_event,
+                seconds=turn.seconds,
+                attempts=turn.attempts,
+                input_tokens=turn.usage.input_tokens,
+                cached_tokens=turn.usage.cached_tokens,
+                output_tokens=turn.usage.output_tokens,
+                calls=[call.name for call in turn.calls],
+            )
 
     def _learn(self, plan: Plan, finished: Finished, exchange: Reply) -> None:
         at, shared = self.at, self.at.shared
@@ -228,4 +271,5 @@ class Attempts:
         )
         at.placements.append(turn.placement)
         at.shared.recorder.turn(turn)
+        self._taken(turn)
         return turn

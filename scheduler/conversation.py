@@ -9,6 +9,7 @@ from attrs import define, field
 
 from pool.errors import SettingsError
 from pool.slots import Hold
+from pool.tap import Tap
 from scheduler.admission.ticket import Ticket
 from scheduler.attempts import Attempts, OnEvent
 from scheduler.chain import Chain, encode_input
@@ -49,6 +50,11 @@ class Conversation:
     def tip(self) -> str | None:
         """The id of the latest response; None before the first, and after the server has lost it."""
         return self._chain.tip
+
+    @property
+    def tap(self) -> Tap | None:
+        """Who watches, if anybody does."""
+        return self._shared.pool.tap
 
     @property
     def store(self) -> bool:

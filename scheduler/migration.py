@@ -83,18 +83,27 @@ class Migration:
         assert self._scope is not None
         assert self._fields is not None
         movers = self.movers
+        self._note("begins")
         try:
             with self._scope:
                 async with movers.at_once:
                     await self._move(self._fields)
                 movers.made += 1
-            movers.given_up += self._scope.cancelled_caught
+                self._note("made")
+            if self._scope.cancelled_caught:
+                movers.given_up += 1
+                self._note("given up")
         except PoolError as error:
             movers.failed += 1
+            self._note("failed", error=str(error))
             log.info("%s could not move: %s", self.name, error)
         finally:
             self._scope, self._reading = None, False
             self._over.set()
+
+    def _note(self, state: str, **facts: object) -> None:
+        if self.movers.pool.tap is not None:
+            self.movers.pool.tap.note("move", conv=self.name, state=state, **facts)
 
     async def _move(self, fields: Encoded) -> None:
         hold = Hold(self.name)

@@ -7,6 +7,7 @@ error that gets this far has outlived it and ends the run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -149,9 +150,15 @@ async def run_agent(
         async with scheduler.admission.run(
             tenant=tenant, priority=priority, deadline=deadline, like=ticket
         ) as conversation.ticket:
+            if conversation.tap is not None:
+                waited, tenant = trio.current_time() - started, conversation.ticket.tenant
+                conversation.tap.note("run", conv=conversation.name, tenant=tenant, waited=waited)
             turn, output = await _converse(agent, conversation, run, metadata, on_event)
     finally:
         run.seconds = before + trio.current_time() - started
+        if conversation.tap is not None:
+            facts = {"turns": run.turns, "seconds": run.seconds, "failed": sys.exc_info()[0] is not None}
+            conversation.tap.note("run_over", conv=conversation.name, **facts)
         conversation.ticket = ticket
         if own:
             conversation.close()
@@ -189,6 +196,9 @@ async def _converse(
             raise RunIncomplete(turn.incomplete_reason or "unknown", text=turn.text)
         _check_served(turn)
         if turn.calls:
+            if conversation.tap is not None:
+                calls = [call.name for call in turn.calls]
+                conversation.tap.note("tools", conv=conversation.name, calls=calls)
             if on_event is None and toolbox.instant(turn.calls):
                 results = toolbox.run_nowait(turn.calls, run=conversation.name, turn=run.turns)
             else:
@@ -196,6 +206,10 @@ async def _converse(
                     turn.calls, run=conversation.name, turn=run.turns, on_event=on_event
                 )
             run.note_results(results)
+            if conversation.tap is not None:
+                for done in results:
+                    facts = {"name": done.call.name, "call": done.call.call_id, "seconds": done.seconds}
+                    conversation.tap.note("tool", conv=conversation.name, failed=done.failed, **facts)
             continue
         if agent.output_format is None:
             return turn, turn.text

@@ -94,6 +94,8 @@ class Scheduler:
                 "transport", "http", "the endpoint has no http_url, or http=open_http(...) was not given"
             )
         self.pool = pool
+        if http is not None:
+            http.tap = pool.tap
         self.admission = Admission(settings, capacity=self._capacity)
         self._shared = Shared(
             pool=pool, settings=settings, rng=rng or random.Random(), admission=self.admission, http=http

@@ -165,10 +165,10 @@ class Ways:
         finally:
             lease.release()
 
-    def line(self) -> AbstractAsyncContextManager[Line]:
+    def line(self, *, holder: str) -> AbstractAsyncContextManager[Line]:
         """Give the right to one turn over HTTP."""
         assert self.http is not None
-        return self.http.line()
+        return self.http.line(holder=holder)
 
     def over(self, reason: str | None) -> Over:
         """Say for `recover` which way a turn has gone, and whether there is another one."""

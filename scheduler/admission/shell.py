@@ -38,6 +38,7 @@ UNWATCHED: AbstractContextManager[None] = nullcontext()
 @define(eq=False)
 class _Waiting(Slot):
     woken: trio.Event | None = field(default=None, init=False)
+    waited: float = field(default=0.0, init=False)  # s
 
 
 @define(eq=False)
@@ -63,7 +64,8 @@ class _Line:
                 self._keeper = None
                 self._nudge(next(iter(self.gate.waiting), None))
         ticket.queued = False
-        self.waits.waited(slot.share.name, trio.current_time() - slot.since)
+        slot.waited = trio.current_time() - slot.since
+        self.waits.waited(slot.share.name, slot.waited)
 
     async def _sleep(self, slot: _Waiting) -> None:
         slot.woken = trio.Event()

@@ -68,6 +68,7 @@ class FakeConversation:
     requests: list[TurnRequest] = field(factory=list)
     closed: int = 0
     ticket: Ticket = field(factory=Ticket)
+    tap: None = None
 
     async def turn(
         self,

@@ -28,6 +28,7 @@ class FakeTurns:
     requests: list[TurnRequest] = field(factory=list)
     closed: bool = False
     ticket: Ticket = field(factory=Ticket)
+    tap: None = None
 
     async def turn(self, given: Given, request: TurnRequest, *, on_event: Any = None) -> Turn:
         self.requests.append(request)
