@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import trio
 from attrs import define, field
@@ -24,12 +26,14 @@ from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, 
 from pool.slots import Dial as DialCommand
 from pool.stats import LeaseInfo, PoolStats, Recorder, Summary
 from pool.stats.recorder import record
+from pool.stats.view import LossView, PoolView, cause_of, view_of
 from pool.tap import Tap, tap_for
 
 log = logging.getLogger("warmline.pool")
 
 DIAL_WEIGHT = 0.2  # of the latest dial in their average
 USELESS = 5.0  # s; a connection that the server closes sooner, before anything was asked of it, was a refusal
+LOSSES_KEPT = 50  # of late, with their causes
 LOST = frozenset({None, "silent", "stalled"})  # why a connection ended that we would rather have kept
 
 
@@ -103,6 +107,8 @@ class Pool:
     _drained: trio.Event | None = field(default=None, init=False)
     # Sent and received on connections that are gone
     _bytes: tuple[int, int] = field(default=(0, 0), init=False)
+
+    _losses: deque[LossView] = field(factory=lambda: deque(maxlen=LOSSES_KEPT), init=False)  # latest first
 
     def __attrs_post_init__(self) -> None:
         self.tap = tap_for(self.endpoint)
@@ -294,6 +300,10 @@ class Pool:
             turn=Summary.of(self.recorder.turn),
         )
 
+    def view(self) -> PoolView:
+        """Return a frozen picture of every connection, lane and waiter, for people. Made when called."""
+        return view_of(self._roster, self._losses, now=trio.current_time())
+
     # The shell.
 
     def _apply(self, commands: Iterable[Command]) -> None:
@@ -366,6 +376,10 @@ class Pool:
         )
         now = trio.current_time()
         self._note_end(connection, lost=name == "lost", age=now - conn.opened_at)
+        if name == "lost":
+            closed = connection.closed
+            cause = cause_of(why) if closed is None else cause_of(why, closed.code, closed.reason)
+            self._lost(conn, cause, now, age=now - conn.opened_at, turns=len(connection.exchanges))
         useless = why is None and not connection.used and now - conn.opened_at < USELESS
         self._apply(self._roster.lost(conn, useless=useless, now=now))
 
@@ -391,11 +405,20 @@ class Pool:
                 facts = {"seconds": now - conn.since, "status": failure.status, "error": str(failure)}
                 self.tap.note("dial_failed", conn=str(conn), **facts)
             log.warning("dial of %s failed: %s", conn, failure)
+            self._lost(conn, str(failure), now, dial=True)
             self._apply(self._roster.dial_failed(conn, failure, now=now))
         else:
             self._apply(self._roster.lost(conn, now=now))
         if self._drained is not None:
             self._drained.set()
+
+    def _lost(
+        self, conn: Conn, cause: str, now: float, *, age: float = 0.0, turns: int = 0, dial: bool = False
+    ) -> None:
+        kind: Literal["lost", "dial failed"] = "dial failed" if dial else "lost"
+        self._losses.appendleft(
+            LossView(connection=str(conn), at=now, kind=kind, cause=cause, age=age, turns=turns)
+        )
 
     def _response_over(self, exchange: Exchange) -> None:
         ended, first = exchange.ended_at, exchange.first_event_at
