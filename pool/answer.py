@@ -23,7 +23,8 @@ class Answer:
 
     timeout: float  # s without a byte
     status: int = field(default=0, init=False)
-    headers: dict[str, str] = field(factory=dict, init=False, repr=False)
+    headers: dict[str, str] = field(factory=dict, init=False, repr=False)  # by lower-case name
+    fields: list[tuple[bytes, bytes]] = field(factory=list, init=False, repr=False)  # the same as they came
     sent: bool = field(default=False, init=False)  # the request has left, whole
     _body: AsyncGenerator[bytes] | None = field(default=None, init=False, repr=False)
 
@@ -34,7 +35,7 @@ class Answer:
 
     def begun(self, status: int, headers: list[tuple[bytes, bytes]], body: AsyncGenerator[bytes]) -> None:
         """The head has arrived."""
-        self.status, self._body = status, body
+        self.status, self._body, self.fields = status, body, headers
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
 
     def lost(self, error: Exception | None, *, started: bool = False) -> ConnectionLost:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -133,21 +133,9 @@ class HttpClient:
         """POST JSON and return when the head of the answer is there; `stack` closes the rest. Raises like `post`."""
         answer = Answer(self.settings.stall_timeout)
         headers = await self._headers(accept)
-        target = httpcore2.URL(scheme=b"http", host=self._host, target=(self._base + path).encode())
         try:
             with trio.move_on_after(self.settings.stall_timeout):
-                response = await stack.enter_async_context(
-                    self._connections.stream(
-                        "POST",
-                        target,
-                        headers=headers,
-                        content=body,
-                        extensions={
-                            "trace": answer.trace,
-                            "timeout": {"write": self.settings.send_timeout},
-                        },
-                    )
-                )
+                response = await stack.enter_async_context(self.request("POST", path, headers, body, answer))
                 body_of = await stack.enter_async_context(contextlib.aclosing(response.aiter_stream()))
                 answer.begun(response.status, response.headers, body_of)
                 return answer
@@ -155,7 +143,27 @@ class HttpClient:
             raise answer.lost(error) from None
         raise answer.lost(None)
 
-    async def _headers(self, accept: str) -> list[tuple[bytes, bytes]]:
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes | AsyncIterable[bytes],
+        answer: Answer,
+    ) -> contextlib.AbstractAsyncContextManager[httpcore2.Response]:
+        """Send a request of any kind; `answer` is told how far it has come. Raises what httpcore does."""
+        target = httpcore2.URL(scheme=b"http", host=self._host, target=(self._base + path).encode())
+        extensions = {"trace": answer.trace, "timeout": {"write": self.settings.send_timeout}}
+        return self._connections.stream(
+            method, target, headers=[(b"host", self._host), *headers], content=body, extensions=extensions
+        )
+
+    async def credentials(self) -> dict[str, str]:
+        """Return the headers that every request has, in lower case: the key, and what the endpoint asks for.
+
+        Raises:
+            DialFailed: there is no key.
+        """
         where = f"{self.endpoint.name} over HTTP"
         key = None
         with trio.move_on_after(self.settings.dial_timeout) as timeout:
@@ -166,13 +174,13 @@ class HttpClient:
                 raise DialFailed(f"no key for {where}: {error}", hopeless=error.__cause__ is None) from None
         if timeout.cancelled_caught:
             raise DialFailed(f"no key for {where} within {self.settings.dial_timeout:g} s")
-        headers = {"user-agent": "warmline"}
-        if key is not None:
-            headers["authorization"] = f"Bearer {key.reveal()}"
-        headers |= {name.lower(): value for name, value in self.endpoint.headers.items()}
+        headers = {} if key is None else {"authorization": f"Bearer {key.reveal()}"}
+        return headers | {name.lower(): value for name, value in self.endpoint.headers.items()}
+
+    async def _headers(self, accept: str) -> list[tuple[bytes, bytes]]:
+        headers = {"user-agent": "warmline", **await self.credentials()}
         headers |= {"content-type": "application/json", "accept": accept, "accept-encoding": "identity"}
-        pairs = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
-        return [(b"host", self._host), *pairs]
+        return [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
 
 
 @define(eq=False)

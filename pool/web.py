@@ -12,7 +12,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import h11
 import trio
@@ -164,9 +164,10 @@ class HttpConnection:
         )
         await self.stream.send_all(b"".join(part or b"" for part in parts))
 
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+    async def begin(self, status: int, headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]]) -> None:
         """Send an answer's head; without a content-length it goes on in chunks."""
-        await self._send(h11.Response(status_code=status, headers=list(headers.items())))
+        fields = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        await self._send(h11.Response(status_code=status, headers=fields))
 
     async def send(self, data: bytes) -> None:
         """Send some of an answer."""

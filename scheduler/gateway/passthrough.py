@@ -1,0 +1,103 @@
+"""Everything of the API beside turns: passed on unchanged over HTTP, streamed both ways."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+
+import trio
+
+from pool.errors import ConnectionLost, DialFailed, PoolError
+from pool.http import HttpClient
+from pool.relay import kept, relay
+from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
+from pool.wire.refusal import Refused
+
+log = logging.getLogger("warmline.gateway")
+
+PREFIX = "/v1"
+
+
+class AnswerBroken(Exception):
+    """The answer broke off when the client had been given some of it: its connection is cut, so that it can tell."""
+
+
+async def pass_through(http: HttpConnection, head: Head, client: HttpClient | None) -> None:
+    """Pass a request below `/v1` on, and its answer back.
+
+    Args:
+        http: the client's connection; its `max_body` bounds the request.
+        head: of the request; the body has not been read.
+        client: of the server.
+
+    Raises:
+        Refused: nothing was sent to the client yet: the server cannot be reached (502, 504), the body is too large.
+        AnswerBroken: something was.
+        BodyBroken: the client's body broke off.
+    """
+    if client is None:
+        raise Refused("This endpoint has no HTTP side.", status=501, kind="server_error")
+    if head.upgrade:
+        raise Refused(f"Invalid URL ({head.method} {head.path})", status=404)
+    sent = trio.Event()
+    body = _body(http, sent) if _has_body(head) else None
+    if body is None:
+        sent.set()
+    gone = False
+    refused: Refused | None = None
+
+    async def watch() -> None:
+        nonlocal gone
+        await sent.wait()
+        await http.until_gone()
+        gone = True
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            await _pass(http, head, client, body)
+        except (Refused, PoolError) as error:
+            refused = error if isinstance(error, Refused) else _unreachable(error)
+        nursery.cancel_scope.cancel()
+    if gone:
+        raise BodyBroken("the client has left")
+    if refused is not None and http.begun:
+        raise AnswerBroken
+    if refused is not None:
+        raise refused
+
+
+async def _pass(
+    http: HttpConnection, head: Head, client: HttpClient, body: AsyncGenerator[bytes] | None
+) -> None:
+    path = head.target.removeprefix(PREFIX)
+    try:
+        async with relay(client, head.method, path, head.fields, body) as answer:
+            await http.begin(answer.status, kept(answer.fields))
+            while part := await answer.chunk(started=True):
+                await http.send(part)
+            await http.end()
+    except BodyTooLarge as error:
+        raise Refused(f"The request body is over {error.limit} bytes.", status=413) from None
+
+
+async def _body(http: HttpConnection, sent: trio.Event) -> AsyncGenerator[bytes]:
+    """Give the parts of the request's body, and say when there are no more."""
+    async for part in http.body_parts():
+        yield part
+    sent.set()
+
+
+def _has_body(head: Head) -> bool:
+    return "transfer-encoding" in head.headers or head.headers.get("content-length", "0") != "0"
+
+
+def _unreachable(error: PoolError) -> Refused:
+    log.warning("passing a request on failed: %s", error)
+    if isinstance(error, DialFailed):
+        message, code = "The gateway cannot reach the API.", "upstream_unreachable"
+    else:
+        assert isinstance(error, ConnectionLost)
+        message, code = "The gateway lost the connection to the API.", "upstream_lost"
+    return Refused(f"{message} Please try again later.", status=502, kind="server_error", code=code)
