@@ -26,6 +26,7 @@ log = logging.getLogger("warmline.scheduler")
 BYTES_A_TOKEN = 4  # roughly, before the server has counted
 
 OnEvent = Callable[[ServerEvent], Awaitable[None]]
+OnEvents = Callable[[Sequence[ServerEvent]], Awaitable[None]]
 
 
 @frozen(kw_only=True)
@@ -44,7 +45,7 @@ class Attempts:
     ticket: Ticket  # on whose behalf it waits
     new: Sequence[Encoded]
     request: TurnRequest
-    on_event: OnEvent | None
+    on_events: OnEvents | None
     called_at: float = field(factory=trio.current_time, init=False)
     tries: int = field(default=1, init=False)  # that cost an attempt, and the present one
     free: int = field(default=1, init=False)  # that did not, and the present one
@@ -90,7 +91,7 @@ class Attempts:
         return wait
 
     async def _prepare(self, action: Again, delay: float) -> None:
-        self.at.shared.recorder.retries[action.reason] += 1
+        self.at.shared.recorder.retries.add(action.reason)
         if action.costs_attempt:
             self.tries += 1
         else:
@@ -98,9 +99,9 @@ class Attempts:
         if action.remedy is not None:
             self.remedies.add(action.remedy)
             self._apply(action.remedy)
-        if self.seen and self.on_event is not None:
+        if self.seen and self.on_events is not None:
             self.seen = False
-            await self.on_event(Restarted(reason=action.reason))
+            await self.on_events([Restarted(reason=action.reason)])
         await trio.sleep(delay)
 
     def _apply(self, remedy: Remedy) -> None:
@@ -127,14 +128,17 @@ class Attempts:
         """Choose between a lane and HTTP, and return the right to it."""
         ways, chain, hold = self.at.shared.ways, self.at.chain, self.at.hold
         delta = chain.tip is not None and (chain.store or hold.lane is not None or self.at.near is not None)
-        self.over_http = self.forced or ways.choose(
-            self.request,
-            hold,
-            size=sum(map(len, self.new)) + len(fields) + (0 if delta else chain.size),
-            tokens=chain.tokens,
-            stored=chain.store,
-            done=self.at.turns,
-        )
+        if self.request.generate is False:  # exists on sockets alone
+            self.over_http = None
+        else:
+            self.over_http = self.forced or ways.choose(
+                self.request,
+                hold,
+                size=sum(map(len, self.new)) + len(fields) + (0 if delta else chain.size),
+                tokens=chain.tokens,
+                stored=chain.store,
+                done=self.at.turns,
+            )
         if self.over_http is not None:
             return ways.line(holder=self.at.name)
         return ways.lane(hold, near=self.at.near, holder=self.at.name)
@@ -167,16 +171,18 @@ class Attempts:
             else:
                 hold.lost = None
             create = ResponseCreate(
-                input=plan.items, previous_response_id=plan.previous_response_id, fields=fields
+                input=plan.items,
+                previous_response_id=plan.previous_response_id,
+                generate=self.request.generate,
+                fields=fields,
             )
             self._placed(plan, lease)
-            exchange = await lease.send(create, stream=self.on_event is not None)
+            exchange = await lease.send(create, stream=self.on_events is not None)
             self.at.expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN, self.request)
-            if self.on_event is not None:
+            if self.on_events is not None:
                 while events := await exchange.batch():
                     self.seen = True
-                    for event in events:
-                        await self.on_event(event)
+                    await self.on_events(events)
             finished = await exchange.result()
         failure = failure_of(finished)
         if failure is not None:
@@ -270,6 +276,12 @@ class Attempts:
             payload=finished.response,
         )
         at.placements.append(turn.placement)
-        at.shared.recorder.turn(turn)
+        output_at = exchange.first_output_at
+        at.shared.recorder.turn(
+            turn,
+            model=self.request.model,
+            waited=exchange.sent_at - self.called_at,
+            first_token=None if output_at is None else output_at - self.called_at,
+        )
         self._taken(turn)
         return turn

@@ -10,8 +10,9 @@ from attrs import define, field
 from pool.errors import SettingsError
 from pool.slots import Hold
 from pool.tap import Tap
+from pool.wire.events import Encoded, ServerEvent
 from scheduler.admission.ticket import Ticket
-from scheduler.attempts import Attempts, OnEvent
+from scheduler.attempts import Attempts, OnEvent, OnEvents
 from scheduler.chain import Chain, encode_input
 from scheduler.compaction import Compaction, compact
 from scheduler.errors import CallsUnanswered, ConversationBusy
@@ -80,10 +81,11 @@ class Conversation:
 
     async def turn(
         self,
-        given: str | Sequence[Mapping[str, Any]],
+        given: str | Sequence[Mapping[str, Any] | Encoded],
         request: TurnRequest,
         *,
         on_event: OnEvent | None = None,
+        on_events: OnEvents | None = None,
     ) -> Turn:
         """Take one turn: send what is new, and wait for the response.
 
@@ -93,6 +95,7 @@ class Conversation:
         Args:
             given: a text, or input items (a user message, tool outputs ...).
             request: what is said on every turn. Pass the same object each time: it is encoded once.
+            on_events: the same for all events that are at hand, in one go; give one or the other.
             on_event: awaited for every event of the server, in order, in this task. After a `Restarted` the
                 events begin anew. Without it nobody looks at the deltas, which is much cheaper.
 
@@ -114,7 +117,9 @@ class Conversation:
         try:
             await self._migration.make_way(needed=self._at.hold.lane is None)
             with self._shared.admission.within(self.ticket):
-                return await Attempts(self._at, self.ticket, encode_input(given), request, on_event).run()
+                return await Attempts(
+                    self._at, self.ticket, encode_input(given), request, on_events or one_by_one(on_event)
+                ).run()
         finally:
             self._busy = False
             if self._at.hold.leaving:
@@ -168,3 +173,15 @@ class Conversation:
         hold.worth, hold.gap = old.worth, old.gap
         hold.on_leave, old.on_leave = old.on_leave, None
         self._shared.pool.let_go(old, why="moved")
+
+
+def one_by_one(on_event: OnEvent | None) -> OnEvents | None:
+    """Return a function that hands over events one at a time."""
+    if on_event is None:
+        return None
+
+    async def hand_over(events: Sequence[ServerEvent]) -> None:
+        for event in events:
+            await on_event(event)
+
+    return hand_over

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pool.errors import SettingsError
-from pool.wire.codec import members
+from pool.wire.codec import from_json, members
 from pool.wire.events import Encoded
+from scheduler.errors import InputInvalid
 from scheduler.turns import TurnRequest
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -33,6 +35,7 @@ def fields_of(request: TurnRequest, *, store: bool, encrypted_reasoning: bool) -
 
     Raises:
         SettingsError: an option is one that the scheduler sets itself.
+        InputInvalid: a field has no JSON form.
     """
     key = f"store={store} reasoning={encrypted_reasoning}"
     cached = request._cache.get(key)
@@ -49,9 +52,24 @@ def fields_of(request: TurnRequest, *, store: bool, encrypted_reasoning: bool) -
     if request.tools:
         fields["tools"] = list(request.tools)
     fields |= request.options
-    fields["store"] = store
+    if request.says_store:
+        fields["store"] = store
     if encrypted_reasoning:
-        include = list(fields.get("include") or ())
+        include = fields.get("include") or ()
+        include = list((from_json(include.text) or ()) if isinstance(include, Encoded) else include)
         fields["include"] = include if ENCRYPTED_REASONING in include else [*include, ENCRYPTED_REASONING]
-    encoded = request._cache[key] = members(fields)
+    try:
+        encoded = request._cache[key] = members(fields)
+    except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
+        raise _invalid(fields) from None
     return encoded
+
+
+def _invalid(fields: Mapping[str, Any]) -> InputInvalid:
+    """Return the error of the first field that cannot be encoded."""
+    for name, value in fields.items():
+        try:
+            members({name: value})
+        except (UnicodeEncodeError, TypeError, ValueError, RecursionError) as error:
+            return InputInvalid.of(name, error)
+    raise AssertionError("every field can be encoded")

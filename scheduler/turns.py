@@ -7,35 +7,38 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from pool.stats.rules import counter
+from pool.stats.snapshot import Snapshot
+
 
 @frozen(kw_only=True)
 class TurnRequest:
     """What is said on every turn beside the input: the server inherits none of it.
 
     `options` holds any other field of `response.create` (`reasoning`, `text`, `metadata`, `include` ...).
-    Build one for a whole run and pass the same object each turn: its encoding is made once and kept on it, so
-    the mappings must not be changed afterwards.
+    Values may be `Encoded`. `says_store` off leaves `store` out, and the server's default counts; `generate` off lets
+    the server read without answering, which only a socket can ask for. Build one for a whole run and pass the same
+    object each turn: its encoding is made once and kept on it, so the mappings must not be changed afterwards.
     """
 
     model: str
     instructions: str | None = None
     tools: Sequence[Mapping[str, Any]] = ()
     options: Mapping[str, Any] = field(factory=dict)
+    says_store: bool = True
+    generate: bool | None = None
     _cache: dict[str, Any] = field(factory=dict, init=False, repr=False, eq=False)
 
 
 @frozen(kw_only=True)
-class Usage:
-    """Tokens, as the server counted them.
+class Usage(Snapshot):
+    """Tokens, as the server counted them. Usages add up with `+`."""
 
-    `cached_tokens` are part of the input, `reasoning_tokens` part of the output. Usages add up with `+`.
-    """
-
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    total_tokens: int = 0
+    input_tokens: int = counter("Tokens read.", unit="tokens")
+    cached_tokens: int = counter("Tokens read that were cached: part of the input.", unit="tokens")
+    output_tokens: int = counter("Tokens written.", unit="tokens")
+    reasoning_tokens: int = counter("Tokens written that are reasoning: part of the output.", unit="tokens")
+    total_tokens: int = counter("Tokens read and written.", unit="tokens")
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
