@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Literal
 
 import trio
 from attrs import define, field
@@ -26,14 +24,13 @@ from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, 
 from pool.slots import Dial as DialCommand
 from pool.stats import LeaseInfo, PoolStats, Recorder, Summary
 from pool.stats.recorder import record
-from pool.stats.view import LossView, PoolView, cause_of, view_of
+from pool.stats.view import Losses, PoolView, view_of
 from pool.tap import Tap, tap_for
 
 log = logging.getLogger("warmline.pool")
 
 DIAL_WEIGHT = 0.2  # of the latest dial in their average
 USELESS = 5.0  # s; a connection that the server closes sooner, before anything was asked of it, was a refusal
-LOSSES_KEPT = 50  # of late, with their causes
 LOST = frozenset({None, "silent", "stalled"})  # why a connection ended that we would rather have kept
 
 
@@ -108,7 +105,7 @@ class Pool:
     # Sent and received on connections that are gone
     _bytes: tuple[int, int] = field(default=(0, 0), init=False)
 
-    _losses: deque[LossView] = field(factory=lambda: deque(maxlen=LOSSES_KEPT), init=False)  # latest first
+    _losses: Losses = field(factory=Losses, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.tap = tap_for(self.endpoint)
@@ -302,7 +299,7 @@ class Pool:
 
     def view(self) -> PoolView:
         """Return a frozen picture of every connection, lane and waiter, for people. Made when called."""
-        return view_of(self._roster, self._losses, now=trio.current_time())
+        return view_of(self._roster, self._losses.latest, now=trio.current_time())
 
     # The shell.
 
@@ -377,9 +374,7 @@ class Pool:
         now = trio.current_time()
         self._note_end(connection, lost=name == "lost", age=now - conn.opened_at)
         if name == "lost":
-            closed = connection.closed
-            cause = cause_of(why) if closed is None else cause_of(why, closed.code, closed.reason)
-            self._lost(conn, cause, now, age=now - conn.opened_at, turns=len(connection.exchanges))
+            self._losses.lost(conn, why, connection.closed, turns=len(connection.exchanges), now=now)
         useless = why is None and not connection.used and now - conn.opened_at < USELESS
         self._apply(self._roster.lost(conn, useless=useless, now=now))
 
@@ -405,20 +400,12 @@ class Pool:
                 facts = {"seconds": now - conn.since, "status": failure.status, "error": str(failure)}
                 self.tap.note("dial_failed", conn=str(conn), **facts)
             log.warning("dial of %s failed: %s", conn, failure)
-            self._lost(conn, str(failure), now, dial=True)
+            self._losses.dial_failed(conn, failure, now=now)
             self._apply(self._roster.dial_failed(conn, failure, now=now))
         else:
             self._apply(self._roster.lost(conn, now=now))
         if self._drained is not None:
             self._drained.set()
-
-    def _lost(
-        self, conn: Conn, cause: str, now: float, *, age: float = 0.0, turns: int = 0, dial: bool = False
-    ) -> None:
-        kind: Literal["lost", "dial failed"] = "dial failed" if dial else "lost"
-        self._losses.appendleft(
-            LossView(connection=str(conn), at=now, kind=kind, cause=cause, age=age, turns=turns)
-        )
 
     def _response_over(self, exchange: Exchange) -> None:
         ended, first = exchange.ended_at, exchange.first_event_at

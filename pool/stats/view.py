@@ -8,18 +8,26 @@ pictures, however old it has become.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Literal
+from typing import Literal, Protocol
 
 from attrs import frozen
 
 from pool.roster import Roster
 from pool.slots import BUSY, Conn, ConnState, Lane, LaneState, Waiter
 
+LOSSES_KEPT = 50
+ABNORMAL = 1006  # what RFC 6455 calls an end without a close frame
+CAUSES: Mapping[str, str] = {
+    "silent": "no answer to a ping",
+    "stalled": "took no data, or made no progress",
+}
 WAITERS_SHOWN = 100  # a line may be 10,000 long
 REASON_LENGTH = 200  # characters of what the other side said
 
+Lost = Literal["lost", "dial failed"]
 Wanted = Literal["any lane", "a lane that nobody is hot on", "its own lane"]
 
 
@@ -83,7 +91,7 @@ class LossView:
 
     connection: str
     at: float
-    kind: Literal["lost", "dial failed"]
+    kind: Lost
     cause: str
     age: float  # s that it was open; 0 for a dial
     turns: int  # that were in flight on it
@@ -186,21 +194,44 @@ def _waiter_view(waiter: Waiter) -> WaiterView:
     )
 
 
-def cause_of(why: str | None, code: int | None = None, reason: str | None = None) -> str:
-    """Say in words why a connection ended; `why` is None when it was not us."""
-    if why is not None:
-        return CAUSES.get(why, why)
-    said = " ".join((reason or "").split())[:REASON_LENGTH]
-    if code is None or code == 1006:
-        return f"cut off without a goodbye{f' ({said})' if said else ''}"
-    return f"closed by the server ({code}{f': {said}' if said else ''})"
-
-
-CAUSES: Mapping[str, str] = {
-    "silent": "no answer to a ping",
-    "stalled": "took no data, or made no progress",
-}
-
-
 def _serial(conn: Conn) -> int:
     return conn.id
+
+
+class End(Protocol):
+    """How a socket ended, as the other side said it."""
+
+    code: int
+    reason: str | None
+
+
+class Losses:
+    """The latest losses, with their causes: a bounded memory."""
+
+    def __init__(self) -> None:
+        self.latest: deque[LossView] = deque(maxlen=LOSSES_KEPT)  # the latest first
+
+    def lost(self, conn: Conn, why: str | None, end: End | None, *, turns: int, now: float) -> None:
+        """A connection was lost with so many turns in flight; `why` is None when it was not us who ended it."""
+        age = now - conn.opened_at
+        self._add(conn, "lost", cause_of(why, end), now, age=age, turns=turns)
+
+    def dial_failed(self, conn: Conn, error: Exception, *, now: float) -> None:
+        """A dial failed."""
+        self._add(conn, "dial failed", str(error)[:REASON_LENGTH], now)
+
+    def _add(
+        self, conn: Conn, kind: Lost, cause: str, now: float, *, age: float = 0.0, turns: int = 0
+    ) -> None:
+        loss = LossView(connection=str(conn), at=now, kind=kind, cause=cause, age=age, turns=turns)
+        self.latest.appendleft(loss)
+
+
+def cause_of(why: str | None, end: End | None) -> str:
+    """Say in words why a connection was lost."""
+    if why is not None:
+        return CAUSES.get(why, why)
+    said = "" if end is None else " ".join((end.reason or "").split())[:REASON_LENGTH]
+    if end is None or end.code == ABNORMAL:
+        return f"cut off without a goodbye{f' ({said})' if said else ''}"
+    return f"closed by the server ({end.code}{f': {said}' if said else ''})"
