@@ -23,12 +23,13 @@ from pool.pool import Pool, open_pool
 from pool.prospects import Prospects
 from pool.settings import Endpoint, Lanes, PoolSettings
 from pool.slots import Hold
-from pool.stats import LeaseInfo, PoolStats, Summary
+from pool.stats import Distribution, LeaseInfo, PoolStats, Summary
 
 __all__ = [
     "Auth",
     "ConnectionLost",
     "DialFailed",
+    "Distribution",
     "Endpoint",
     "Exchange",
     "FrameTooLarge",

@@ -209,6 +209,7 @@ class Connection:
             max_bytes=self.settings.lane_bytes,
             sent_at=trio.current_time(),
             size=len(message),
+            warm_up=event.generate is False,
         )
         self.exchanges[lane.stream_id] = exchange
         if self.tap is not None:

@@ -34,6 +34,7 @@ class Exchange:
     max_bytes: int
     sent_at: float
     size: int = 0  # bytes of the request
+    warm_up: bool = False  # it only lets the server read: no output will come
     delivered: bool = field(default=False, init=False)  # the request has left, whole
     first_event_at: float | None = field(default=None, init=False)
     first_output_at: float | None = field(default=None, init=False)  # the first event beyond "it has started"

@@ -22,8 +22,8 @@ from pool.roster import Roster
 from pool.settings import Endpoint, PoolSettings
 from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, Leave, Refuse, Waiter
 from pool.slots import Dial as DialCommand
-from pool.stats import LeaseInfo, PoolStats, Recorder, Summary
-from pool.stats.recorder import record
+from pool.stats import LeaseInfo, PoolStats, Recorder
+from pool.stats.lag import LagProbe
 from pool.stats.view import Losses, PoolView, view_of
 from pool.tap import Tap, tap_for
 
@@ -32,6 +32,7 @@ log = logging.getLogger("warmline.pool")
 DIAL_WEIGHT = 0.2  # of the latest dial in their average
 USELESS = 5.0  # s; a connection that the server closes sooner, before anything was asked of it, was a refusal
 LOST = frozenset({None, "silent", "stalled"})  # why a connection ended that we would rather have kept
+ABNORMAL = 1006  # what RFC 6455 calls an end without a close frame
 
 
 @define(eq=False)
@@ -77,6 +78,7 @@ async def open_pool(
             nursery,
         )
         nursery.start_soon(pool._janitor.run)
+        nursery.start_soon(pool._probe.run)
         try:
             pool.resume()  # warms up
             yield pool
@@ -100,6 +102,8 @@ class Pool:
     _dial_seconds: float | None = field(default=None, init=False)  # of late, as a moving average
     tap: Tap | None = field(init=False, repr=False)  # somebody who watches
     _janitor: Janitor = field(init=False)
+    _probe: LagProbe = field(init=False)
+    _opened_at: float = field(factory=trio.current_time, init=False)
     # Set at each end of a connection, for `drain`
     _drained: trio.Event | None = field(default=None, init=False)
     # Sent and received on connections that are gone
@@ -110,6 +114,7 @@ class Pool:
     def __attrs_post_init__(self) -> None:
         self.tap = tap_for(self.endpoint)
         self._janitor = Janitor(self._roster, self._connections, self._apply, self._nursery)
+        self._probe = LagProbe(self.recorder.loop_lag, lambda: bool(self._roster.ledger.leased))
 
     def __repr__(self) -> str:
         return f"<Pool {self.endpoint.name} {self._roster}>"
@@ -182,8 +187,8 @@ class Pool:
             raise waiter.error
         assert waiter.lane is not None
         waited = trio.current_time() - asked
-        record(self.recorder.wait, waited)
-        self.recorder.counts["leased"] += 1
+        self.recorder.wait.record(waited)
+        self.recorder.leased += 1
         if self.tap is not None:
             self.tap.note("lane", lane=str(waiter.lane), conv=holder, waited=waited, own=waiter.own)
         connection = self._connections.get(waiter.lane.conn)
@@ -265,10 +270,13 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """Return a frozen snapshot of what the pool does and did."""
-        now, ledger, counts = trio.current_time(), self._roster.ledger, self.recorder.counts
+        now, ledger, seen = trio.current_time(), self._roster.ledger, self.recorder
         wires = [connection.wire for connection in self._connections.values() if connection.wire is not None]
         sent, received = self._bytes
         return PoolStats(
+            endpoints=(self.endpoint.name,),
+            pools=1,
+            capacity=self.capacity,
             dialing=len(ledger.dialing),
             open=len(ledger.open),
             leaving=len(ledger.leaving),
@@ -282,19 +290,23 @@ class Pool:
                 LeaseInfo(lane=str(lane), holder=lane.holder, seconds=now - lane.since)
                 for lane in ledger.leased
             ),
-            opened=counts["opened"],
-            lost=counts["lost"],
-            rotated=counts["rotated"],
-            closed=counts["closed"],
-            dials_failed=counts["dials_failed"],
-            leased=counts["leased"],
-            strays=counts["strays"] + sum(connection.strays for connection in self._connections.values()),
+            seconds=now - self._opened_at,
+            opened=seen.opened,
+            leased=seen.leased,
+            losses=seen.losses.counts,
+            closes=seen.closes.counts,
+            dial_failures=seen.dial_failures.counts,
+            strays=seen.strays + sum(connection.strays for connection in self._connections.values()),
             bytes_sent=sent + sum(wire.bytes_out for wire in wires),
             bytes_received=received + sum(wire.bytes_in for wire in wires),
-            wait=Summary.of(self.recorder.wait),
-            dial=Summary.of(self.recorder.dial),
-            first_event=Summary.of(self.recorder.first_event),
-            turn=Summary.of(self.recorder.turn),
+            wait=seen.wait.snapshot(),
+            dial=seen.dial.snapshot(),
+            warm_up=seen.warm_up.snapshot(),
+            first_event=seen.first_event.snapshot(),
+            first_token=seen.first_token.snapshot(),
+            turn=seen.turn.snapshot(),
+            rotation=seen.rotation.snapshot(),
+            loop_lag=seen.loop_lag.snapshot(),
         )
 
     def view(self) -> PoolView:
@@ -321,6 +333,8 @@ class Pool:
                     if connection is not None:
                         connection.close(why)
         self._janitor.changed()
+        if self._roster.ledger.leased:
+            self._probe.stir()
 
     async def _run_connection(self, conn: Conn) -> None:
         if conn.state is ConnState.CLOSED:  # closed before its dial could start
@@ -348,16 +362,20 @@ class Pool:
             del self._connections[conn]
             sent, received = self._bytes
             self._bytes = sent + connection.bytes_sent, received + connection.bytes_received
-            self.recorder.counts["strays"] += connection.strays
+            self.recorder.strays += connection.strays
             self._ended(connection, failure)
 
     def _opened(self, connection: Connection) -> None:
         now = trio.current_time()
         took = now - connection.conn.since
-        record(self.recorder.dial, took)
+        self.recorder.dial.record(took)
         before = took if self._dial_seconds is None else self._dial_seconds
         self._dial_seconds = before + DIAL_WEIGHT * (took - before)
-        self.recorder.counts["opened"] += 1
+        self.recorder.opened += 1
+        for old in self._roster.ledger.open:
+            if old.successor is connection.conn:
+                # Dialled at the retire line, or before it when ordered to rotate.
+                self.recorder.rotation.record(now - min(old.retire_at, connection.conn.since))
         log.debug("%s opened", connection.conn)
         if self.tap is not None:
             self.tap.note("dialled", conn=str(connection.conn), seconds=took)
@@ -367,7 +385,10 @@ class Pool:
     def _read_to_end(self, connection: Connection) -> None:
         conn, why = connection.conn, connection.why
         name = "rotated" if why == "rotated" else "lost" if why in LOST else "closed"
-        self.recorder.counts[name] += 1
+        if name == "lost":
+            self.recorder.losses.add(_cause(connection))
+        else:
+            self.recorder.closes.add(why or "closed")
         log.log(
             logging.WARNING if name == "lost" else logging.DEBUG, "%s ended: %s", conn, why or "by the server"
         )
@@ -395,7 +416,8 @@ class Pool:
     def _ended(self, connection: Connection, failure: DialFailed | None) -> None:
         conn, now = connection.conn, trio.current_time()
         if failure is not None:
-            self.recorder.counts["dials_failed"] += 1
+            cause = "no answer" if failure.status is None else f"HTTP {failure.status}"
+            self.recorder.dial_failures.add(cause)
             if self.tap is not None:
                 facts = {"seconds": now - conn.since, "status": failure.status, "error": str(failure)}
                 self.tap.note("dial_failed", conn=str(conn), **facts)
@@ -410,8 +432,14 @@ class Pool:
     def _response_over(self, exchange: Exchange) -> None:
         ended, first = exchange.ended_at, exchange.first_event_at
         if exchange.finished is not None and ended is not None and first is not None:
-            record(self.recorder.first_event, first - exchange.sent_at)
-            record(self.recorder.turn, ended - exchange.sent_at)
+            sent, seen = exchange.sent_at, self.recorder
+            if exchange.warm_up:
+                seen.warm_up.record(ended - sent)
+            else:
+                seen.first_event.record(first - sent)
+                if exchange.first_output_at is not None:
+                    seen.first_token.record(exchange.first_output_at - sent)
+                seen.turn.record(ended - sent)
             self._roster.pacer.steady()
             if exchange.lane.state is LaneState.FOULED:
                 self._apply(self._roster.drained(exchange.lane, now=trio.current_time()))
@@ -432,3 +460,10 @@ class Pool:
             if self._drained is None or self._drained.is_set():  # else another one waits for the same
                 self._drained = trio.Event()
             await self._drained.wait()
+
+
+def _cause(connection: Connection) -> str:
+    """Say in a few words why a connection was lost: there must be few of them."""
+    if connection.why is not None:
+        return connection.why
+    return f"closed {ABNORMAL if connection.closed is None else connection.closed.code}"

@@ -25,6 +25,7 @@ from attrs import define, field
 from pool.errors import PoolError
 from pool.pool import Pool
 from pool.slots import Hold
+from pool.stats.recorder import Histogram
 from pool.wire.events import Encoded, ResponseCreate
 from scheduler.chain import Chain
 from scheduler.outcome import failure_of
@@ -38,6 +39,7 @@ class Movers:
 
     pool: Pool
     at_once: trio.CapacityLimiter
+    took: Histogram  # s, those that were made
     made: int = field(default=0, init=False)
     given_up: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
@@ -82,13 +84,14 @@ class Migration:
     async def _run(self) -> None:
         assert self._scope is not None
         assert self._fields is not None
-        movers = self.movers
+        movers, began = self.movers, trio.current_time()
         self._note("begins")
         try:
             with self._scope:
                 async with movers.at_once:
                     await self._move(self._fields)
                 movers.made += 1
+                movers.took.record(trio.current_time() - began)
                 self._note("made")
             if self._scope.cancelled_caught:
                 movers.given_up += 1

@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from pool.dial import Dial
 from pool.errors import SettingsError
@@ -128,9 +128,10 @@ class Scheduler:
         return Conversation(name or f"conversation {next(self._serial)}", self._shared, Chain(store), ticket)
 
     def stats(self) -> SchedulerStats:
-        """Return a frozen snapshot of the turns taken so far."""
-        snapshot, moves = self._shared.recorder.snapshot(), self._shared.movers.counts
-        return evolve(snapshot, moves=moves, admission=self.admission.stats())
+        """Return a frozen snapshot of the turns taken so far, of admission and of the pool."""
+        return self._shared.recorder.snapshot(
+            moves=self._shared.movers.counts, admission=self.admission.stats(), pool=self.pool.stats()
+        )
 
     def _capacity(self) -> float:
         """Return how many turns may be in flight: a few more than lanes, or a lane that becomes free would idle."""

@@ -41,7 +41,7 @@ class Shared:
         self.budget = ReplayBudget(self.settings.replay_budget)
         self.recorder = TurnRecorder(self.budget)
         self.ways = Ways(self.pool, self.http, self.settings.transport, self.estimates)
-        self.movers = Movers(self.pool, trio.CapacityLimiter(self.settings.moves))
+        self.movers = Movers(self.pool, trio.CapacityLimiter(self.settings.moves), self.recorder.migration)
 
     def fields(self, request: TurnRequest, *, store: bool) -> Encoded:
         """Return what every create of this request says."""

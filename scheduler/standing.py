@@ -42,6 +42,8 @@ class Standing:
             return
         away, everybody = trio.current_time() - self.ended_at, self.shared.estimates.gap
         everybody.add(away)
+        if self.calls and self.request is not None:
+            self.shared.recorder.came_back(self.request.model, away)
         if self.gap is None:
             self.gap = Average(away)
         self.gap.add(away)

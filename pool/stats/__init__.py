@@ -1,6 +1,8 @@
 """Counters and latency histograms, and the frozen snapshots of them."""
 
+from pool.stats.distribution import Distribution
 from pool.stats.recorder import Recorder
-from pool.stats.snapshot import LeaseInfo, PoolStats, Summary
+from pool.stats.snapshot import LeaseInfo, PoolStats
+from pool.stats.summary import Summary
 
-__all__ = ["LeaseInfo", "PoolStats", "Recorder", "Summary"]
+__all__ = ["Distribution", "LeaseInfo", "PoolStats", "Recorder", "Summary"]

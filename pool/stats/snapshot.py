@@ -1,52 +1,97 @@
-"""Frozen snapshots of what a pool did and does."""
+"""Frozen snapshots: what they are made of, and what a pool's says."""
 
 from __future__ import annotations
 
-from itertools import compress
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
-from attrs import field, frozen
-from hdrh.histogram import HdrHistogram
+from attrs import asdict, fields, frozen
+
+from pool.stats.distribution import Distribution
+from pool.stats.rules import Rule, counter, distribution, gauge, note, rule_of
 
 
 @frozen(kw_only=True)
-class Summary:
-    """A latency distribution in seconds; all zero when nothing was recorded."""
+class Series:
+    """One field of a snapshot, wherever in it: the way there, its labels, its nature and its value."""
 
-    count: int = 0
-    mean: float = 0.0
-    p50: float = 0.0
-    p90: float = 0.0
-    p99: float = 0.0
-    max: float = 0.0
+    path: tuple[str, ...]
+    labels: Mapping[str, str]
+    rule: Rule
+    value: Any
+
+
+class Snapshot:
+    """What all snapshots can: `a + b` merges two, `newer - older` is the interval between two of one source.
+
+    Merging adds up counters, distributions and gauges. Subtracting keeps the gauges of the newer one, and raises
+    `ValueError` when a counter would go backwards: the source has been started anew.
+    """
+
+    __slots__ = ()
+
+    def __add__(self, other: Self) -> Self:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._combined(other, lambda rule: rule.add)
+
+    def __sub__(self, older: Self) -> Self:
+        if type(older) is not type(self):
+            return NotImplemented
+        return self._combined(older, lambda rule: rule.subtract)
+
+    def _combined(self, other: Self, how: Any) -> Self:
+        combined: dict[str, Any] = {}
+        for attribute in fields(type(self)):  # type: ignore[arg-type]  # its children are attrs classes
+            name = attribute.name
+            try:
+                combined[name] = how(rule_of(attribute))(getattr(self, name), getattr(other, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return type(self)(**combined)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON, without loss."""
+        return {
+            attribute.name: rule_of(attribute).dump(getattr(self, attribute.name))
+            for attribute in fields(type(self))  # type: ignore[arg-type]
+        }
 
     @classmethod
-    def of(cls, histogram: HdrHistogram) -> Summary:
-        """Summarise a histogram of whole microseconds."""
-        total = histogram.get_total_count()
-        if not total:
-            return cls()
-        # One pass over a plain list: the library's own methods walk 23,000 ctypes numbers for each percentile,
-        # in tens of milliseconds, and this is asked for while the event loop waits.
-        counts: list[int] = histogram.counts[: histogram.counts_len]
-        targets = [histogram.get_target_count_at_percentile(percentile) for percentile in (50.0, 90.0, 99.0)]
-        found: list[float] = []
-        reached = weighted = 0
-        for index in compress(range(len(counts)), counts):
-            low = histogram.get_value_from_index(index)
-            high = histogram.get_highest_equivalent_value(low)
-            reached += counts[index]
-            weighted += counts[index] * ((low + high + 1) // 2)
-            while len(found) < len(targets) and reached >= targets[len(found)]:
-                found.append(high / 1e6)
-        p50, p90, p99 = found
-        return cls(
-            count=total,
-            mean=weighted / total / 1e6,
-            p50=p50,
-            p90=p90,
-            p99=p99,
-            max=histogram.get_max_value() / 1e6,
-        )
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return what `to_json` wrote. What is missing is nothing, what is unknown is passed over.
+
+        Raises:
+            ValueError: a field holds something else; the message says which.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"{data!r} is not an object")
+        found: dict[str, Any] = {}
+        for attribute in fields(cls):  # type: ignore[arg-type]
+            if attribute.name in data:
+                try:
+                    found[attribute.name] = rule_of(attribute).load(data[attribute.name])
+                except ValueError as error:
+                    raise ValueError(f"{attribute.name}: {error}") from None
+        return cls(**found)
+
+    def series(self) -> Iterator[Series]:
+        """Yield every field of this snapshot and of its parts. What has no value yet for a label is not there."""
+        yield from _series(self, (), {})
+
+
+def _series(snapshot: Snapshot, path: tuple[str, ...], labels: Mapping[str, str]) -> Iterator[Series]:
+    for attribute in fields(type(snapshot)):  # type: ignore[arg-type]
+        rule, here = rule_of(attribute), (*path, attribute.name)
+        value = getattr(snapshot, attribute.name)
+        each = [(labels, value)]
+        if rule.by is not None:
+            each = [({**labels, rule.by: key}, one) for key, one in value.items()]
+        for labelled, one in each:
+            if rule.kind == "part":
+                yield from _series(one, here, labelled)
+            else:
+                yield Series(path=here, labels=labelled, rule=rule, value=one)
 
 
 @frozen(kw_only=True)
@@ -58,32 +103,83 @@ class LeaseInfo:
     seconds: float
 
 
+def _leases(data: Any) -> tuple[LeaseInfo, ...]:
+    try:
+        return tuple(LeaseInfo(**entry) for entry in data)
+    except TypeError:
+        raise ValueError(f"{data!r} is not a list of leases") from None
+
+
+def _texts(data: Any) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(entry, str) for entry in data):
+        raise ValueError(f"{data!r} is not a list of texts")
+    return tuple(data)
+
+
+def _joined(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({*one, *other}))
+
+
 @frozen(kw_only=True)
-class PoolStats:
-    """One moment of a pool. Counters run from the pool's opening; sizes are in bytes, times in seconds."""
+class PoolStats(Snapshot):
+    """One moment of a pool, or of several merged. Sizes are in bytes, times in seconds."""
 
     # Now.
-    dialing: int = 0
-    open: int = 0
-    leaving: int = 0
-    draining: int = 0
-    idle_lanes: int = 0
-    hot_lanes: int = 0  # idle lanes on which a conversation is remembered
-    leased_lanes: int = 0
-    waiting: int = 0
-    dial_rate: float = 0.0  # a second; below the setting after refusals
-    leases: tuple[LeaseInfo, ...] = ()
+    endpoints: tuple[str, ...] = note("Whose pools.", merge=_joined, dump=list, load=_texts)
+    pools: int = gauge("Pools merged in here.")
+    capacity: int = gauge("Turns that the pool can carry at a time when it has grown to its maximum.")
+    dialing: int = gauge("Connections on their way.")
+    open: int = gauge("Open connections that take new turns.")
+    leaving: int = gauge("Connections that are being left for their successors.")
+    draining: int = gauge("Connections that only wait for their last responses.")
+    idle_lanes: int = gauge("Lanes that could be leased at once.")
+    hot_lanes: int = gauge("Idle lanes on which a conversation is remembered.")
+    leased_lanes: int = gauge("Lanes in use.")
+    waiting: int = gauge("Turns that wait for a lane.")
+    dial_rate: float = gauge("Dials a second that are allowed; lower after refusals.", zero=0.0)
+    leases: tuple[LeaseInfo, ...] = note(
+        "Who holds which lane.",
+        merge=lambda one, other: one + other,
+        dump=lambda leases: [asdict(lease) for lease in leases],
+        load=_leases,
+    )
     # Since the pool opened.
-    opened: int = 0
-    lost: int = 0  # ended by the other side, or by silence
-    rotated: int = 0  # replaced before their cap
-    closed: int = 0  # closed by us for any other reason
-    dials_failed: int = 0
-    leased: int = 0
-    strays: int = 0  # events that belonged to no response
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    wait: Summary = field(factory=Summary)  # for a lane, from the acquire
-    dial: Summary = field(factory=Summary)
-    first_event: Summary = field(factory=Summary)  # from the send
-    turn: Summary = field(factory=Summary)  # from the send to the terminal event
+    seconds: float = counter("Time that the pool has been open.", unit="seconds", zero=0.0)
+    opened: int = counter("Connections opened.")
+    leased: int = counter("Leases granted.")
+    losses: Mapping[str, int] = counter("Connections lost, by cause.", by="cause")
+    closes: Mapping[str, int] = counter("Connections that we closed, by reason.", by="reason")
+    dial_failures: Mapping[str, int] = counter("Dials that failed, by HTTP status or cause.", by="cause")
+    strays: int = counter("Events that belonged to no response.")
+    bytes_sent: int = counter("Sent on connections.", unit="bytes")
+    bytes_received: int = counter("Received on connections.", unit="bytes")
+    wait: Distribution = distribution("Wait for a lane, from the acquire to the lease.")
+    dial: Distribution = distribution("Dial, from its beginning to the open connection.")
+    warm_up: Distribution = distribution("Warm-up of a lane, from the send to the end of its response.")
+    first_event: Distribution = distribution("From the send of a turn to its first event.")
+    first_token: Distribution = distribution("From the send of a turn to its first output.")
+    turn: Distribution = distribution("From the send of a turn to its terminal event.")
+    rotation: Distribution = distribution(
+        "From a connection's retire line (or the order to rotate) to its open successor."
+    )
+    loop_lag: Distribution = distribution("How late the event loop wakes a task, while there are turns.")
+
+    @property
+    def lost(self) -> int:
+        """Connections ended by the other side, or by silence."""
+        return sum(self.losses.values())
+
+    @property
+    def rotated(self) -> int:
+        """Connections replaced before their cap."""
+        return self.closes.get("rotated", 0)
+
+    @property
+    def closed(self) -> int:
+        """Connections closed by us for any other reason."""
+        return sum(self.closes.values()) - self.rotated
+
+    @property
+    def dials_failed(self) -> int:
+        """Dials that failed."""
+        return sum(self.dial_failures.values())

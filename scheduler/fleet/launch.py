@@ -9,6 +9,7 @@ from attrs import frozen
 
 from pool.errors import DialFailed
 from pool.settings import Endpoint, PoolSettings
+from pool.stats import Summary
 from scheduler.agent import Agent
 from scheduler.fleet.fleet import Fleet, OnResult
 from scheduler.fleet.report import Connections, FleetReport, Runs
@@ -90,7 +91,8 @@ def report_on(
     fleet: Fleet, scheduler: Scheduler, *, seconds: float, total: int | None, skipped: int, error: str | None
 ) -> FleetReport:
     """Gather what fleet, scheduler and pool know."""
-    counts, turns, pool = fleet.counts(), scheduler.stats(), scheduler.pool.stats()
+    counts, turns = fleet.counts(), scheduler.stats()
+    pool = turns.pool
     return FleetReport(
         runs=Runs(
             total=counts.ended + skipped if total is None else total,
@@ -107,8 +109,8 @@ def report_on(
         tools_executed=counts.tools_executed,
         tools_failed=counts.tools_failed,
         connections=Connections(opened=pool.opened, lost=pool.lost, rotated=pool.rotated),
-        first_event=turns.first_event,
-        turn=turns.turn,
+        first_event=Summary.of(turns.first_event),
+        turn=Summary.of(turns.turn),
         bytes_sent=turns.bytes_sent,
         bytes_saved=turns.bytes_saved,
         tokens_saved=turns.tokens_saved,

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
-from pool.stats.snapshot import Summary
+from pool.stats import Summary
 from scheduler.fleet.results import TaskResult
 from scheduler.turns import Usage
 

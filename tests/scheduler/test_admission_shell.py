@@ -10,10 +10,10 @@ import trio.testing
 from trio.testing import MockClock
 
 from pool.errors import ResponseFailed, SettingsError
+from pool.stats.recorder import LABELS, OTHERS
 from scheduler.admission.shell import Admission
 from scheduler.admission.tenant import Budget, Tenant
 from scheduler.admission.ticket import Ticket, current
-from scheduler.admission.waits import LABELS, OTHERS
 from scheduler.errors import AdmissionQueueFull, DeadlineExceeded
 from scheduler.settings import SchedulerSettings
 from scheduler.turns import Usage
