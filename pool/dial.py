@@ -22,6 +22,7 @@ from pool.errors import DialFailed, SettingsError
 from pool.line import HandshakeLost, Line
 from pool.retry_after import seconds
 from pool.settings import Endpoint, PoolSettings, without_query
+from pool.tap import hide
 from pool.transport import READ_SIZE, Transport
 
 QUEUE = 64  # messages; our reader never lets it fill for long
@@ -223,6 +224,7 @@ class Dialer:
         except SettingsError as error:
             # With a cause it is the user's own key function that raised: it may work the next time.
             raise DialFailed(f"no key for {self._where}: {error}", hopeless=error.__cause__ is None) from None
+        hide(key)
         if key is not None and "authorization" not in given:
             headers["Authorization"] = f"Bearer {key.reveal()}"
         if "user-agent" not in given:

@@ -32,7 +32,7 @@ from pool.exchange import ACTED
 from pool.network import Network
 from pool.settings import Endpoint, PoolSettings
 from pool.sse import EventReader
-from pool.tap import Tap
+from pool.tap import Tap, hide
 from pool.transport import Transport
 from pool.wire.codec import encode_http_body, event_of, parse
 from pool.wire.cycle import Cycle, Finished
@@ -174,6 +174,7 @@ class HttpClient:
                 raise DialFailed(f"no key for {where}: {error}", hopeless=error.__cause__ is None) from None
         if timeout.cancelled_caught:
             raise DialFailed(f"no key for {where} within {self.settings.dial_timeout:g} s")
+        hide(key)
         headers = {} if key is None else {"authorization": f"Bearer {key.reveal()}"}
         return headers | {name.lower(): value for name, value in self.endpoint.headers.items()}
 

@@ -7,10 +7,11 @@ neither block nor raise, nor change what it is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from pool.auth import Secret
 from pool.settings import Endpoint
 from pool.wire.events import ClientEvent
 
@@ -33,10 +34,29 @@ class Tap(Protocol):
         ...
 
 
-watching: ContextVar[Callable[[Endpoint], Tap] | None] = ContextVar("warmline tap", default=None)
+class Watcher(Protocol):
+    """Watches all pools that are made in its context."""
+
+    def tap(self, endpoint: Endpoint) -> Tap:
+        """Return the tap for a pool that is being made."""
+        ...
+
+    def hide(self, secret: Secret) -> None:
+        """Never write this down, wherever it may turn up."""
+        ...
+
+
+watching: ContextVar[Watcher | None] = ContextVar("warmline watcher", default=None)
 
 
 def tap_for(endpoint: Endpoint) -> Tap | None:
     """Return the tap for a pool that is being made; None: nobody watches."""
-    watch = watching.get()
-    return None if watch is None else watch(endpoint)
+    watcher = watching.get()
+    return None if watcher is None else watcher.tap(endpoint)
+
+
+def hide(secret: Secret | None) -> None:
+    """A key is in use: should a server echo it, whoever watches must not keep it."""
+    watcher = watching.get()
+    if watcher is not None and secret is not None:
+        watcher.hide(secret)
