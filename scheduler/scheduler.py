@@ -17,6 +17,7 @@ from pool.placement import Placement
 from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, PoolSettings
 from scheduler.admission.shell import Admission
+from scheduler.budget import ReplayBudget
 from scheduler.chain import Chain
 from scheduler.conversation import Conversation
 from scheduler.policy import ByCost
@@ -132,6 +133,11 @@ class Scheduler:
         return self._shared.recorder.snapshot(
             moves=self._shared.movers.counts, admission=self.admission.stats(), pool=self.pool.stats()
         )
+
+    @property
+    def replay_budget(self) -> ReplayBudget:
+        """What recovery may still send again, and what it has sent."""
+        return self._shared.budget
 
     def _capacity(self) -> float:
         """Return how many turns may be in flight: a few more than lanes, or a lane that becomes free would idle."""

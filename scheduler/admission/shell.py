@@ -26,6 +26,7 @@ from scheduler.admission.fair import Claim
 from scheduler.admission.gate import Gate, Slot, SlotState
 from scheduler.admission.refusal import told_wait, too_many
 from scheduler.admission.ticket import Ticket, current, make_ticket, parent_of
+from scheduler.admission.view import AdmissionView, view_of
 from scheduler.admission.waits import AdmissionStats, Waits
 from scheduler.errors import DeadlineExceeded
 from scheduler.settings import SchedulerSettings
@@ -311,6 +312,10 @@ class Admission:
             waits=self._turns.waits.snapshot(),
             run_waits=self._runs.waits.snapshot(),
         )
+
+    def view(self) -> AdmissionView:
+        """Return a frozen picture of the turns: who has how many in flight, who waits, which limits are near."""
+        return view_of(self._turns.gate, now=trio.current_time())
 
 
 def _at_most(limit: int | None) -> Callable[[], float]:
