@@ -18,7 +18,9 @@ Theory of operation
 
     Every method may raise `QueueUnavailable`; then nobody knows whether it was done, and it is safe to call it again
     with the same arguments, for each of them does nothing the second time. (But a `take` whose answer was lost costs
-    the jobs in it the length of a lease, and a second `retry` says that the job is not dead.) Every method is atomic, and a cancelled one has been done or has not.
+    the jobs in it the length of a lease, and a second `retry` says that the job is not dead.) Every method is atomic,
+    and a cancelled one has been done or has not.
+
     An engine is used by many tasks at once.
 """
 
@@ -211,7 +213,7 @@ class Queue(Protocol):
         ...
 
     async def drop(self, job_id: str) -> None:
-        """Forget a job with its steps and result, in any state; its worker gets `LeaseLost`. No such job: no matter."""
+        """Forget a job with its steps and result, in any state; its worker gets `LeaseLost`. None: no matter."""
         ...
 
     # For workers.

@@ -1,0 +1,401 @@
+"""What the queue in a SQLite file does, statement by statement, in the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from typing import Any
+
+from attrs import asdict, define
+
+from pool.wire.codec import from_json, to_json
+from scheduler.worker.clock import MachineClock
+from scheduler.worker.errors import JobConflict, JobNotFound, LeaseLost, WrongState
+from scheduler.worker.job import Job
+from scheduler.worker.queue import (
+    Cause,
+    Claim,
+    Counts,
+    Filter,
+    QueueSettings,
+    Receipt,
+    Record,
+    State,
+    Step,
+    WorkerInfo,
+)
+
+PURGE_AT_ONCE = 500
+"""Jobs forgotten in one transaction, so that others do not wait long for it."""
+
+# What may be handed out, but for the order. A conversation's job waits for those before it, and for its holder.
+_TAKEABLE = """
+    SELECT j.*, coalesce(c.chapter, 0) AS now_chapter, {mine} AS mine
+    FROM {source}
+    WHERE j.state = 'queued' AND j.due_at <= :now
+    AND (j.agent = '' OR j.agent IN (SELECT value FROM json_each(:agents)))
+    AND (j.conversation IS NULL OR NOT EXISTS (
+        SELECT 1 FROM jobs o WHERE o.conversation = j.conversation
+        AND (o.state = 'running' OR (o.state = 'queued' AND o.seq < j.seq))))
+    AND {condition}
+    ORDER BY j.priority DESC, j.due_at, j.seq
+"""
+_OF_MINE = _TAKEABLE.format(
+    mine="1",
+    source="conversations c JOIN jobs j ON j.conversation = c.id",
+    condition="c.holder = :me",
+)
+_OF_ALL = _TAKEABLE.format(
+    mine="0",
+    source="jobs j LEFT JOIN conversations c ON c.id = j.conversation",
+    condition="""(c.holder IS NULL OR max(j.due_at, c.ended_at) + :head_start <= :now
+        OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = c.holder AND w.until > :steady))
+    AND c.holder IS NOT :me""",
+)
+
+
+@define(eq=False)
+class Store:
+    """The statements over one connection."""
+
+    connection: sqlite3.Connection
+    settings: QueueSettings
+    clock: MachineClock
+
+    def __attrs_post_init__(self) -> None:
+        self.connection.row_factory = sqlite3.Row
+
+    def version(self) -> int:
+        """Return a number that is another once another connection has changed anything."""
+        (version,) = self._all("PRAGMA data_version")[0]
+        return int(version)
+
+    def put(self, jobs: Sequence[Job]) -> list[Receipt]:
+        now, receipts, clashes = self.clock.wall(), [], []
+        for job in jobs:
+            there = self._one("SELECT digest, state FROM jobs WHERE id = ?", job.id)
+            if there is None:
+                values = (
+                    *(
+                        job.id,
+                        job.to_json(),
+                        job.digest,
+                        job.agent,
+                        job.tenant,
+                        job.conversation,
+                        job.priority,
+                    ),
+                    *(job.attempts, now, now if job.not_before is None else max(now, job.not_before)),
+                )
+                self._run(
+                    "INSERT INTO jobs (id, body, digest, agent, tenant, conversation, priority, attempts, "
+                    "enqueued_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    *values,
+                )
+                receipts.append(Receipt(id=job.id, new=True, state=State.QUEUED))
+            elif there["digest"] != job.digest:
+                clashes.append(job.id)
+            else:
+                receipts.append(Receipt(id=job.id, new=False, state=State(there["state"])))
+        if clashes:
+            raise JobConflict(clashes)
+        return receipts
+
+    def get(self, job_id: str) -> Record:
+        row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
+        if row is None:
+            raise JobNotFound(job_id)
+        return _record(row, row["result"])
+
+    def steps(self, job_id: str, after: int) -> list[Step]:
+        return _steps(self._all("SELECT * FROM steps WHERE job = ? AND n >= ? ORDER BY n", job_id, after))
+
+    def find(self, wanted: Filter, limit: int, after: str | None) -> list[Record]:
+        conditions, values = ["true"], []
+        for column in ("agent", "tenant", "conversation"):
+            if (value := getattr(wanted, column)) is not None:
+                conditions.append(f"{column} = ?")
+                values.append(value)
+        if wanted.state is not None:
+            conditions.append("state = ?")
+            values.append(wanted.state.value)
+        if wanted.prefix:
+            conditions.append("substr(id, 1, ?) = ?")
+            values += [len(wanted.prefix), wanted.prefix]
+        if after is not None:
+            conditions.append("seq > coalesce((SELECT seq FROM jobs WHERE id = ?), 0)")
+            values.append(after)
+        where = " AND ".join(conditions)
+        return [
+            _record(row, None)
+            for row in self._all(f"SELECT * FROM jobs WHERE {where} ORDER BY seq LIMIT ?", *values, limit)
+        ]
+
+    def counts(self) -> Counts:
+        now = self.clock.wall()
+        found = {row[0]: row[1] for row in self._all("SELECT state, count(*) FROM jobs GROUP BY state")}
+        due, first = self._all(
+            "SELECT count(*), min(due_at) FROM jobs WHERE state = 'queued' AND due_at <= ?", now
+        )[0]
+        return Counts(
+            due=due,
+            later=found.get("queued", 0) - due,
+            running=found.get("running", 0),
+            done=found.get("done", 0),
+            dead=found.get("dead", 0),
+            oldest=0.0 if first is None else now - first,
+        )
+
+    def retry(self, job_id: str, steps: Sequence[bytes]) -> None:
+        row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
+        if row is None:
+            raise JobNotFound(job_id)
+        if row["state"] != "dead":
+            raise WrongState(job_id, row["state"], "only a dead letter can be retried")
+        for index, body in enumerate(steps, row["steps"]):
+            self._add_step(row, index, body)
+        self._run(
+            "UPDATE jobs SET state = 'queued', strikes = 0, due_at = ?, ended_at = NULL, keep_until = NULL "
+            "WHERE id = ?",
+            *(self.clock.wall(), job_id),
+        )
+
+    def drop(self, job_id: str) -> None:
+        self._run("DELETE FROM steps WHERE job = ?", job_id)
+        self._run("DELETE FROM jobs WHERE id = ?", job_id)
+
+    def take(self, worker: WorkerInfo, limit: int, suspects: int) -> list[Claim]:
+        self._hear(worker)
+        self._settle()
+        claims = []
+        for row in list(self._chosen(worker, limit, suspects)):
+            token, steps = row["token"] + 1, row["steps"]
+            if row["chapter"] not in (None, row["now_chapter"]):
+                self._run("DELETE FROM steps WHERE job = ?", row["id"])
+                steps = 0
+            now = self.clock.wall()
+            self._run(
+                "UPDATE jobs SET state = 'running', token = ?, worker = ?, lease_until = ?, takes = takes + 1, "
+                "started_at = coalesce(started_at, ?), steps = ?, chapter = iif(? = 0, NULL, chapter) WHERE id = ?",
+                *(token, worker.id, self._lease(), now, steps, steps, row["id"]),
+            )
+            claims.append(
+                Claim(
+                    job=Job.from_json(row["body"]),
+                    worker=worker.id,
+                    token=token,
+                    strikes=row["strikes"],
+                    steps=steps,
+                    chapter=row["now_chapter"],
+                    age=max(0.0, now - row["due_at"]),
+                )
+            )
+        return claims
+
+    def _chosen(self, worker: WorkerInfo, limit: int, suspects: int) -> Iterator[sqlite3.Row]:
+        values = {
+            "me": worker.id,
+            "agents": to_json(worker.agents).decode(),
+            "now": self.clock.wall(),
+            "steady": self.clock.steady(),
+            "head_start": self.settings.head_start,
+        }
+        # Two walks along the index instead of one sort of the whole queue.
+        walks = (self.connection.execute(query, values) for query in (_OF_MINE, _OF_ALL))
+        order = merge(*walks, key=lambda row: (-row["priority"], -row["mine"], row["due_at"], row["seq"]))
+        for row in order:
+            if limit <= 0:
+                return
+            if row["strikes"]:
+                if suspects <= 0:
+                    continue
+                suspects -= 1
+            limit -= 1
+            yield row
+
+    def beat(self, worker: WorkerInfo, claims: Sequence[Claim]) -> list[Claim]:
+        self._hear(worker)
+        until = self._lease()
+        lost = [
+            claim
+            for claim in claims
+            if not self._run(
+                "UPDATE jobs SET lease_until = ? WHERE id = ? AND token = ? AND state = 'running'",
+                *(until, claim.job.id, claim.token),
+            )
+        ]
+        self._settle()
+        self._purge()
+        return lost
+
+    def history(self, claim: Claim) -> tuple[list[Step], list[Step]]:
+        self._held(claim)
+        before: list[Step] = []
+        if claim.job.conversation is not None:
+            before = _steps(
+                self._all(
+                    "SELECT s.* FROM jobs j JOIN steps s ON s.job = j.id "
+                    "WHERE j.conversation = ? AND j.state = 'done' ORDER BY j.chapter, s.n",
+                    claim.job.conversation,
+                )
+            )
+        return before, self.steps(claim.job.id, 0)
+
+    def append(self, claim: Claim, index: int, body: bytes) -> None:
+        row = self._held(claim)
+        if index < row["steps"]:
+            return
+        assert index == row["steps"], f"step {index} of {claim.job.id!r}, which has {row['steps']}"
+        self._add_step(row, index, body)
+        self._run("UPDATE jobs SET strikes = 0, cause = NULL WHERE id = ?", claim.job.id)
+
+    def finish(self, claim: Claim, result: bytes, holds: bool) -> None:
+        row = self._held(claim, State.DONE)
+        if row["state"] == "done":
+            return
+        now, conversation = self.clock.wall(), claim.job.conversation
+        keep = now + self.settings.retention
+        self._run(
+            "UPDATE jobs SET state = 'done', result = ?, ended_at = ?, keep_until = ?, cause = NULL, strikes = 0, "
+            "chapter = ? WHERE id = ?",
+            *(result, now, keep, self._chapter(conversation), claim.job.id),
+        )
+        if conversation is not None:
+            self._run(
+                "INSERT INTO conversations (id, chapter, holder, ended_at) VALUES (?, 1, ?, ?) ON CONFLICT (id) "
+                "DO UPDATE SET chapter = chapter + 1, holder = excluded.holder, ended_at = excluded.ended_at",
+                *(conversation, claim.worker if holds else None, now),
+            )
+            self._run(
+                "UPDATE jobs SET keep_until = ? WHERE conversation = ? AND state = 'done'", keep, conversation
+            )
+
+    def fail(self, claim: Claim, cause: Cause, retry_in: float | None) -> State:
+        row = self._held(claim, State.DEAD, State.QUEUED)
+        if row["state"] != "running":
+            return State(row["state"])
+        strikes = row["strikes"] + 1
+        again = retry_in is not None and strikes < row["attempts"]
+        self._end_try(row, cause, strikes, again=again)
+        if again:
+            self._run(
+                "UPDATE jobs SET due_at = ? WHERE id = ?", self.clock.wall() + (retry_in or 0.0), row["id"]
+            )
+        return State.QUEUED if again else State.DEAD
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._run(
+                "UPDATE jobs SET state = 'queued', lease_until = NULL "
+                "WHERE id = ? AND token = ? AND state = 'running'",
+                *(claim.job.id, claim.token),
+            )
+
+    def leave(self, worker_id: str) -> None:
+        self._run("DELETE FROM workers WHERE id = ?", worker_id)
+
+    def workers(self) -> list[WorkerInfo]:
+        rows = self._all("SELECT info FROM workers WHERE until > ? ORDER BY id", self.clock.steady())
+        infos = (from_json(row["info"]) for row in rows)
+        return [WorkerInfo(**{**info, "agents": tuple(info["agents"])}) for info in infos]
+
+    def _hear(self, worker: WorkerInfo) -> None:
+        self._run(
+            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?)",
+            worker.id,
+            to_json(asdict(worker)),
+            self._lease(),
+        )
+
+    def _settle(self) -> None:
+        """Take back the jobs whose lease has ended."""
+        for row in self._all(
+            "SELECT * FROM jobs WHERE state = 'running' AND lease_until <= ?", self.clock.steady()
+        ):
+            strikes = row["strikes"] + 1
+            cause = Cause(
+                type="WorkerLost",
+                message=f"worker {row['worker']} was not heard for the length of a lease while it had the job "
+                f"(strike {strikes} of {row['attempts']})",
+            )
+            self._end_try(row, cause, strikes, again=strikes < row["attempts"])
+
+    def _end_try(self, row: sqlite3.Row, cause: Cause, strikes: int, *, again: bool) -> None:
+        now = self.clock.wall()
+        self._run(
+            "UPDATE jobs SET state = ?, strikes = ?, cause = ?, lease_until = NULL, ended_at = ?, keep_until = ? "
+            "WHERE id = ?",
+            *("queued" if again else "dead", strikes, to_json(asdict(cause))),
+            *((None, None) if again else (now, now + self.settings.dead_retention)),
+            row["id"],
+        )
+
+    def _purge(self) -> None:
+        rows = self._all(
+            "SELECT id, conversation FROM jobs WHERE keep_until <= ? LIMIT ?",
+            self.clock.wall(),
+            PURGE_AT_ONCE,
+        )
+        for row in rows:
+            self.drop(row["id"])
+        for conversation in {row["conversation"] for row in rows} - {None}:
+            self._run(
+                "DELETE FROM conversations WHERE id = ?1 AND NOT EXISTS "
+                "(SELECT 1 FROM jobs WHERE conversation = ?1)",
+                conversation,
+            )
+
+    def _held(self, claim: Claim, *also: State) -> sqlite3.Row:
+        """Return the job if it is the claim's, or in a state in which this claim may have left it."""
+        row = self._one("SELECT * FROM jobs WHERE id = ? AND token = ?", claim.job.id, claim.token)
+        if row is None or State(row["state"]) not in (State.RUNNING, *also):
+            raise LeaseLost(claim.job.id, claim.token)
+        return row
+
+    def _add_step(self, row: sqlite3.Row, index: int, body: bytes) -> None:
+        self._run("INSERT INTO steps VALUES (?, ?, ?)", row["id"], index, body)
+        self._run(
+            "UPDATE jobs SET steps = ?, chapter = coalesce(chapter, ?) WHERE id = ?",
+            *(index + 1, self._chapter(row["conversation"]), row["id"]),
+        )
+
+    def _chapter(self, conversation: str | None) -> int:
+        if conversation is None:
+            return 0
+        row = self._one("SELECT chapter FROM conversations WHERE id = ?", conversation)
+        return 0 if row is None else int(row["chapter"])
+
+    def _lease(self) -> float:
+        return self.clock.steady() + self.settings.lease
+
+    def _run(self, statement: str, *values: Any) -> int:
+        return self.connection.execute(statement, values).rowcount
+
+    def _all(self, statement: str, *values: Any) -> list[sqlite3.Row]:
+        return self.connection.execute(statement, values).fetchall()
+
+    def _one(self, statement: str, *values: Any) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self.connection.execute(statement, values).fetchone()
+        return row
+
+
+def _steps(rows: Iterable[sqlite3.Row]) -> list[Step]:
+    return [Step(job_id=row["job"], index=row["n"], body=row["body"]) for row in rows]
+
+
+def _record(row: sqlite3.Row, result: bytes | None) -> Record:
+    return Record(
+        job=Job.from_json(row["body"]),
+        state=State(row["state"]),
+        enqueued_at=row["enqueued_at"],
+        due_at=row["due_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        takes=row["takes"],
+        strikes=row["strikes"],
+        worker=row["worker"],
+        steps=row["steps"],
+        cause=None if row["cause"] is None else Cause(**from_json(row["cause"])),
+        result=result,
+    )
