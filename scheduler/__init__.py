@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scheduler.admission.waits import AdmissionStats
     from scheduler.agent import Agent
     from scheduler.attempts import Restarted
+    from scheduler.chain import Past
     from scheduler.compaction import Compaction
     from scheduler.conversation import Conversation
     from scheduler.errors import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         ConversationBusy,
         DeadlineExceeded,
         FleetHalted,
+        InputInvalid,
         OutputFileError,
         OutputInvalid,
         RetryBudgetExceeded,
@@ -51,12 +53,13 @@ _HOMES = {
     "scheduler.admission.ticket": "Ticket",
     "scheduler.admission.waits": "AdmissionStats",
     "scheduler.agent": "Agent",
+    "scheduler.chain": "Past",
     "scheduler.compaction": "Compaction",
     "scheduler.attempts": "Restarted",
     "scheduler.conversation": "Conversation",
     "scheduler.errors": "AdmissionQueueFull AgentNotFound BudgetExceeded CallsUnanswered ConversationBusy "
-    "DeadlineExceeded FleetHalted OutputFileError OutputInvalid RetryBudgetExceeded RunIncomplete SchedulerError "
-    "TaskError ToolDefinitionError UnsupportedOutput",
+    "DeadlineExceeded FleetHalted InputInvalid OutputFileError OutputInvalid RetryBudgetExceeded RunIncomplete "
+    "SchedulerError TaskError ToolDefinitionError UnsupportedOutput",
     "scheduler.fleet.entry": "run_fleet run_fleet_async",
     "scheduler.fleet.fleet": "Fleet FleetCounts",
     "scheduler.fleet.report": "FleetReport",
@@ -90,8 +93,10 @@ __all__ = [
     "FleetHalted",
     "FleetReport",
     "FunctionCall",
+    "InputInvalid",
     "OutputFileError",
     "OutputInvalid",
+    "Past",
     "Placement",
     "Restarted",
     "RetryBudgetExceeded",

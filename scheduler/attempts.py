@@ -18,7 +18,7 @@ from scheduler.errors import RetryBudgetExceeded
 from scheduler.outcome import calls_of, failure_of, incomplete_reason, text_of, usage_of
 from scheduler.recovery import Again, GiveUp, Remedy, recover
 from scheduler.standing import Standing
-from scheduler.turns import Placement, Turn, TurnRequest
+from scheduler.turns import Placement, Turn, TurnRequest, Usage
 from scheduler.ways import FALLBACK, OVERSIZE, Carrier, Reply
 
 log = logging.getLogger("warmline.scheduler")
@@ -46,6 +46,7 @@ class Attempts:
     new: Sequence[Encoded]
     request: TurnRequest
     on_events: OnEvents | None
+    rewritten: bool = False  # what is new takes the transcript's place
     called_at: float = field(factory=trio.current_time, init=False)
     tries: int = field(default=1, init=False)  # that cost an attempt, and the present one
     free: int = field(default=1, init=False)  # that did not, and the present one
@@ -165,7 +166,9 @@ class Attempts:
         shared, chain, hold = self.at.shared, self.at.chain, self.at.hold
         fields = shared.fields(self.request, store=chain.store)
         async with self._way(fields) as lease:
-            plan = chain.plan(self.new, remembered=lease.remembers(chain.tip), lost=hold.lost)
+            plan = chain.plan(
+                self.new, remembered=lease.remembers(chain.tip), lost=hold.lost, rewritten=self.rewritten
+            )
             if self.over_http is not None:
                 plan = evolve(plan, reason=self.over_http)
             else:
@@ -187,8 +190,9 @@ class Attempts:
         failure = failure_of(finished)
         if failure is not None:
             raise failure
-        self._learn(plan, finished, exchange)
-        return self._finish(plan, finished, exchange, lease)
+        usage = usage_of(finished.response)
+        self._learn(plan, usage.total_tokens, exchange)
+        return self._finish(plan, finished, usage, exchange, lease)
 
     def _note(self, what: str, **facts: object) -> None:
         tap = self.at.shared.pool.tap
@@ -228,9 +232,8 @@ class Attempts:
                 calls=[call.name for call in turn.calls],
             )
 
-    def _learn(self, plan: Plan, finished: Finished, exchange: Reply) -> None:
+    def _learn(self, plan: Plan, tokens: int, exchange: Reply) -> None:
         at, shared = self.at, self.at.shared
-        tokens = usage_of(finished.response).total_tokens
         if exchange.first_output_at is not None:
             seconds = exchange.first_output_at - exchange.sent_at
             if self.over_http is None:
@@ -241,12 +244,18 @@ class Attempts:
         at.expect(tokens, self.request)
         at.ended_at = trio.current_time()
 
-    def _finish(self, plan: Plan, finished: Finished, exchange: Reply, lease: Carrier) -> Turn:
+    def _finish(self, plan: Plan, finished: Finished, usage: Usage, exchange: Reply, lease: Carrier) -> Turn:
         at, output = self.at, finished.output
         assert finished.response_id is not None
         assert exchange.first_event_at is not None
-        usage, calls = usage_of(finished.response), calls_of(output)
-        at.chain.commit(self.new, output, finished.response_id, tokens=usage.total_tokens)
+        calls = calls_of(output)
+        at.chain.commit(
+            self.new,
+            output,
+            finished.response_id,
+            tokens=usage.total_tokens,
+            rewritten=self.rewritten,
+        )
         at.near, at.request, at.calls = None, self.request, bool(calls)
         if self.over_http is not None:
             at.leave_lane("http")

@@ -6,6 +6,14 @@ Theory of operation
     items and the tip) when the server still has the tip, in the memory of the leased connection or because it
     was stored; otherwise it is a replay: the whole transcript and the new items, with no parent.
 
+    A caller may also say the whole history instead of what is new. If it goes on from the transcript, what it adds
+    is new; if not, it is a replay that takes the transcript's place (`follow`).
+
+    A steered response is followed by its successor in one turn: its output, the steering input and the successor's
+    output stand in the transcript in that order. When the model has called tools before it could be steered, the
+    input waits at the server, on that connection, and goes before the next turn's; so it stands at the transcript's
+    end, and is not sent with a delta there. Anywhere else the next turn is a replay.
+
     `commit` is called only when a response has ended well, so a turn that failed leaves no trace and can be
     tried again as it was.
 
@@ -24,6 +32,8 @@ from attrs import define, field, frozen
 
 from pool.wire.codec import encoded, from_json
 from pool.wire.events import Encoded
+from scheduler.errors import InputInvalid
+from scheduler.history import covered, mark
 
 # Items that the API takes back without their id; the others need it, and are refused anyway when not stored.
 WITHOUT_ID = frozenset(
@@ -53,11 +63,56 @@ class Plan:
     tokens_saved: int = 0
 
 
-def encode_input(given: str | Sequence[Mapping[str, Any]]) -> list[Encoded]:
-    """Encode what a caller says: a text becomes a user message."""
-    if isinstance(given, str):
-        return [encoded({"type": "message", "role": "user", "content": given})]
-    return [encoded(item) for item in given]
+@frozen(kw_only=True)
+class Past:
+    """What a conversation begins with that was begun elsewhere: another process, or an older branch.
+
+    `tip` is the response that the items end with, if the server has stored it; then the first turn needs only what
+    is new. Without it the first turn is a replay, and `why` is its reason. `tokens`: of the context, if known.
+    """
+
+    items: Sequence[Mapping[str, Any] | Encoded] = ()
+    tip: str | None = None
+    tokens: int = 0
+    why: str = "resumed"
+
+
+@frozen(kw_only=True)
+class Stage:
+    """A response that was steered: what it had said, and the input that its successor was given."""
+
+    output: Sequence[Mapping[str, Any]]
+    input: Sequence[Encoded]
+
+
+def encode_input(given: str | Sequence[Mapping[str, Any] | Encoded]) -> list[Encoded]:
+    """Encode what a caller says: a text becomes a user message.
+
+    Raises:
+        InputInvalid: it has no JSON form.
+    """
+    items = as_items(given)
+    try:
+        return [item if isinstance(item, Encoded) else encoded(item) for item in items]
+    except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
+        raise _invalid(items) from None
+
+
+def as_items(
+    given: str | Sequence[Mapping[str, Any] | Encoded],
+) -> Sequence[Mapping[str, Any] | Encoded]:
+    """Return what a caller says as items: a text becomes a user message."""
+    return [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
+
+
+def _invalid(items: Sequence[Mapping[str, Any] | Encoded]) -> InputInvalid:
+    """Return the error of the first item that cannot be encoded."""
+    for index, item in enumerate(items):
+        try:
+            encoded(item)
+        except (UnicodeEncodeError, TypeError, ValueError, RecursionError) as error:
+            return InputInvalid.of(f"input[{index}]", error)
+    raise AssertionError("every item can be encoded")
 
 
 def replayable(item: Mapping[str, Any], *, store: bool) -> Mapping[str, Any] | None:
@@ -80,9 +135,12 @@ class Chain:
     tip: str | None = field(default=None, init=False)
     tokens: int = field(default=0, init=False)  # of the context up to the tip, as the server counted them
     size: int = field(default=0, init=False)  # bytes of the transcript
+    generation: int = field(default=0, init=False)  # counts how often items were replaced, and not only added
     _items: list[Encoded] = field(factory=list, init=False)
     _covered: int = field(default=0, init=False)  # items that the tip stands for; a delta carries the rest
     _asked: int = field(default=0, init=False)  # items before the latest response's output
+    _queued: bool = field(default=False, init=False)  # the last items wait at the server, on one connection
+    _marks: list[bytes] = field(factory=list, init=False)  # of the first items, made when they are asked for
 
     def __len__(self) -> int:
         return len(self._items)
@@ -92,9 +150,48 @@ class Chain:
         """The transcript as parsed JSON; a copy."""
         return [from_json(item.text) for item in self._items]
 
-    def plan(self, new: Sequence[Encoded], *, remembered: bool, lost: str | None) -> Plan:
-        """Return what to send. `remembered`: the leased connection holds the tip. `lost`: why it does not."""
-        if self.tip is not None and (remembered or self.store):
+    def begin(self, past: Past) -> None:
+        """Take over what was said elsewhere.
+
+        Raises:
+            InputInvalid: an item has no JSON form.
+        """
+        self._add(encode_input(past.items))
+        self._covered = self._asked = len(self._items)
+        self.tip, self.tokens = past.tip, past.tokens
+
+    def follow(self, history: Sequence[Mapping[str, Any] | Encoded]) -> tuple[list[Encoded], bool]:
+        """Return what a history given as a whole adds to the transcript; all of it and True when it rewrites it.
+
+        Raises:
+            InputInvalid: it has no JSON form.
+        """
+        kept: list[Mapping[str, Any]] = []
+        for index, given in enumerate(history):
+            item = from_json(given.text) if isinstance(given, Encoded) else given
+            if not isinstance(item, Mapping):
+                raise InputInvalid(f"input[{index}]", f"{type(item).__name__} is no item", "give mappings")
+            item = replayable(item, store=self.store)
+            if item is not None:
+                kept.append(item)
+        try:
+            marks = [mark(item) for item in kept]
+        except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
+            raise _invalid(history) from None
+        self._marks += (mark(from_json(item.text)) for item in self._items[len(self._marks) :])
+        known = covered(self._marks, marks)
+        return encode_input(kept[known or 0 :]), known is None
+
+    def plan(
+        self, new: Sequence[Encoded], *, remembered: bool, lost: str | None, rewritten: bool = False
+    ) -> Plan:
+        """Return what to send. `remembered`: the leased connection holds the tip. `lost`: why it does not.
+
+        `rewritten`: what is new takes the transcript's place.
+        """
+        if rewritten:
+            return Plan(kind="replay", reason="replay:rewritten", previous_response_id=None, items=new)
+        if self.tip is not None and (remembered or (self.store and not self._queued)):
             return Plan(
                 kind="delta",
                 reason="hot" if remembered else "hydrated",
@@ -109,23 +206,52 @@ class Chain:
         )
 
     def commit(
-        self, new: Sequence[Encoded], output: Sequence[Mapping[str, Any]], response_id: str, *, tokens: int
+        self,
+        new: Sequence[Encoded],
+        output: Sequence[Mapping[str, Any]],
+        response_id: str,
+        *,
+        tokens: int,
+        rewritten: bool = False,
+        steered: Sequence[Stage] = (),
+        queued: Sequence[Encoded] = (),
     ) -> None:
-        """A response ended well: its input and output are now part of the transcript."""
+        """A response ended well: its input and output are now part of the transcript.
+
+        `steered`: the responses before it, of which it is the successor. `queued`: steering input that waits at the
+        server for the next turn.
+        """
+        if rewritten:
+            self._empty()
+        self._add(new)
+        for stage in steered:
+            self._answer(stage.output)
+            self._add(stage.input)
+        self._answer(output)
+        self._add(queued)
+        self._covered, self._queued = len(self._items), bool(queued)
+        self.tip, self.tokens = response_id, tokens
+
+    def _answer(self, output: Sequence[Mapping[str, Any]]) -> None:
         cut = max(
             (index for index, item in enumerate(output) if item.get("type") == "compaction"), default=None
         )
         if cut is not None:
-            self._items.clear()
-            self.size = 0
-            new, output = (), output[cut:]
+            self._empty()
+            output = output[cut:]
+        self._asked = len(self._items)
         kept = (replayable(item, store=self.store) for item in output)
-        added = [*new, *(encoded(item) for item in kept if item is not None)]
-        self._asked = len(self._items) + len(new)
-        self._items += added
-        self._covered = len(self._items)
-        self.size += sum(len(item) for item in added)
-        self.tip, self.tokens = response_id, tokens
+        self._add([encoded(item) for item in kept if item is not None])
+
+    def _add(self, items: Sequence[Encoded]) -> None:
+        self._items += items
+        self.size += sum(map(len, items))
+
+    def _empty(self) -> None:
+        self._items.clear()
+        self._marks.clear()
+        self.size = 0
+        self.generation += 1
 
     @property
     def asked(self) -> Sequence[Encoded]:
@@ -137,7 +263,7 @@ class Chain:
 
     def warmed(self, response_id: str) -> None:
         """A warm-up with `asked` has ended: its id is the tip, and the next delta carries what came after."""
-        self.tip, self._covered = response_id, self._asked
+        self.tip, self._covered, self._queued = response_id, self._asked, False
 
     @property
     def encoded(self) -> Sequence[Encoded]:
@@ -159,8 +285,8 @@ class Chain:
 
     def rebase(self, window: Sequence[Mapping[str, Any]], *, tokens: int) -> None:
         """Go on from a compacted window, taken as it is: it stands for everything so far. There is no tip."""
-        self._items = [encoded(item) for item in window]
-        self.size = sum(len(item) for item in self._items)
+        self._empty()
+        self._add([encoded(item) for item in window])
         self._covered = self._asked = len(self._items)
         self.tip, self.tokens = None, tokens
 
@@ -170,14 +296,14 @@ class Chain:
 
     def strip(self) -> None:
         """The server has not kept the items that it was asked to store: they must travel as if it never would."""
-        kept = (replayable(item, store=False) for item in self.items)
-        self._items = [encoded(item) for item in kept if item is not None]
+        kept = [replayable(item, store=False) for item in self.items]
+        self._empty()
+        self._add([encoded(item) for item in kept if item is not None])
         self._covered = self._asked = len(self._items)
-        self.size = sum(len(item) for item in self._items)
 
     def fork(self) -> Chain:
         """Return a chain that goes its own way from here."""
         other = Chain(self.store)
-        other.tip, other.tokens, other.size = self.tip, self.tokens, self.size
+        other.tip, other.tokens, other.size = None if self._queued else self.tip, self.tokens, self.size
         other._items, other._covered, other._asked = list(self._items), self._covered, self._asked
         return other

@@ -13,7 +13,7 @@ from pool.tap import Tap
 from pool.wire.events import Encoded, ServerEvent
 from scheduler.admission.ticket import Ticket
 from scheduler.attempts import Attempts, OnEvent, OnEvents
-from scheduler.chain import Chain, encode_input
+from scheduler.chain import Chain, Past, as_items, encode_input
 from scheduler.compaction import Compaction, compact
 from scheduler.errors import CallsUnanswered, ConversationBusy
 from scheduler.migration import Migration
@@ -67,6 +67,21 @@ class Conversation:
         """Every item, input and output, in order, as a replay would send it; a copy, as parsed JSON."""
         return self._chain.items
 
+    @property
+    def encoded(self) -> Sequence[Encoded]:
+        """The transcript, every item as it would be sent; not a copy."""
+        return self._chain.encoded
+
+    @property
+    def generation(self) -> int:
+        """Counts how often the transcript was replaced, in part or whole, and not only added to."""
+        return self._chain.generation
+
+    def begin(self, past: Past) -> None:
+        """Take over what was said elsewhere, before the first turn."""
+        self._chain.begin(past)
+        self._at.hold.lost = past.why
+
     def fork(self, *, name: str | None = None) -> Conversation:
         """Return a conversation that goes its own way from here; both may run at once."""
         fork = Conversation(name or f"{self.name}/fork", self._shared, self._chain.fork(), self.ticket)
@@ -86,6 +101,7 @@ class Conversation:
         *,
         on_event: OnEvent | None = None,
         on_events: OnEvents | None = None,
+        whole: bool = False,
     ) -> Turn:
         """Take one turn: send what is new, and wait for the response.
 
@@ -95,11 +111,14 @@ class Conversation:
         Args:
             given: a text, or input items (a user message, tool outputs ...).
             request: what is said on every turn. Pass the same object each time: it is encoded once.
-            on_events: the same for all events that are at hand, in one go; give one or the other.
             on_event: awaited for every event of the server, in order, in this task. After a `Restarted` the
                 events begin anew. Without it nobody looks at the deltas, which is much cheaper.
+            on_events: the same for all events that are at hand, in one go; give one or the other.
+            whole: `given` is the whole history, as the caller keeps it. What it adds to the transcript is sent; if
+                it does not go on from there it is a replay (`replay:rewritten`), and the transcript from then on.
 
         Raises:
+            InputInvalid: what is given has no JSON form, half a surrogate pair for instance.
             ResponseFailed: the server refused the request, or the response failed, for good.
             ConnectionLost: lost, and the settings forbid another try, or they are used up.
             DialFailed, PoolSaturated, PoolClosed: no lane is to be had.
@@ -112,14 +131,14 @@ class Conversation:
         """
         if self._busy:
             raise ConversationBusy(self.name)
+        new, rewritten = self._chain.follow(as_items(given)) if whole else (encode_input(given), False)
         self._busy = True
         self._at.came_back()
         try:
             await self._migration.make_way(needed=self._at.hold.lane is None)
             with self._shared.admission.within(self.ticket):
-                return await Attempts(
-                    self._at, self.ticket, encode_input(given), request, on_events or one_by_one(on_event)
-                ).run()
+                listener = on_events or one_by_one(on_event)
+                return await Attempts(self._at, self.ticket, new, request, listener, rewritten).run()
         finally:
             self._busy = False
             if self._at.hold.leaving:

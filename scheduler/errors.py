@@ -26,6 +26,23 @@ class ConversationBusy(SchedulerError):
         )
 
 
+class InputInvalid(SchedulerError, ValueError):
+    """What was to be said has no JSON form, so nothing was sent. `where` names the part at fault."""
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.where, self.problem, self.remedy = where, problem, remedy
+        super().__init__(f"{where}: {problem}; {remedy}")
+
+    @classmethod
+    def of(cls, where: str, error: Exception) -> InputInvalid:
+        """Return the error for what the encoder said."""
+        if isinstance(error, UnicodeEncodeError):
+            half = error.object[error.start]
+            problem = f"character {error.start} of a text is half a surrogate pair (U+{ord(half):04X})"
+            return cls(where, problem, 'mend the text: text.encode("utf-8", "replace").decode()')
+        return cls(where, f"cannot be written as JSON ({error})", "give texts, numbers, lists and mappings")
+
+
 class CallsUnanswered(SchedulerError):
     """A conversation whose model waits for tool outputs cannot be compacted: take the turn that gives them first."""
 

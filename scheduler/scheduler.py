@@ -18,7 +18,7 @@ from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, PoolSettings
 from scheduler.admission.shell import Admission
 from scheduler.budget import ReplayBudget
-from scheduler.chain import Chain
+from scheduler.chain import Chain, Past
 from scheduler.conversation import Conversation
 from scheduler.policy import ByCost
 from scheduler.settings import SchedulerSettings
@@ -111,6 +111,7 @@ class Scheduler:
         tenant: str | None = None,
         priority: float | None = None,
         deadline: float | None = None,
+        past: Past | None = None,
     ) -> Conversation:
         """Return a new, empty conversation. Within a tool of a run, what is None of the last three is that run's.
 
@@ -121,12 +122,18 @@ class Scheduler:
             tenant: on whose behalf; fairness is kept between tenants.
             priority: the higher goes first among the tenant's own; 0 is usual.
             deadline: seconds from now; no turn goes on for longer.
+            past: what it begins with, if it was begun elsewhere.
 
         Raises:
             SettingsError: an argument is out of range.
+            InputInvalid: the past has no JSON form.
         """
         ticket = self.admission.ticket(tenant=tenant, priority=priority, deadline=deadline)
-        return Conversation(name or f"conversation {next(self._serial)}", self._shared, Chain(store), ticket)
+        name = name or f"conversation {next(self._serial)}"
+        conversation = Conversation(name, self._shared, Chain(store), ticket)
+        if past is not None:
+            conversation.begin(past)
+        return conversation
 
     def stats(self) -> SchedulerStats:
         """Return a frozen snapshot of the turns taken so far, of admission and of the pool."""
