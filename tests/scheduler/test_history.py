@@ -193,7 +193,7 @@ async def test_a_rewrite_that_fails_leaves_the_transcript(autojump_clock: MockCl
         before = conversation.transcript
         with pytest.raises(InputInvalid):
             await conversation.turn([{"role": "user", "content": "\udc00"}], asking(), whole=True)
-        with pytest.raises(InputInvalid, match="instructions"):
+        with pytest.raises(InputInvalid, match="metadata: character 0"):
             await conversation.turn("x", asking(metadata={"a": "\ud800"}))
         assert conversation.transcript == before
         assert (await take(conversation, "go on")).placement.reason == "hot"
