@@ -1,10 +1,11 @@
 """What a peer is told to do, and how it is measured. Shared by all peers, so it imports next to nothing.
 
 Theory of operation
-    `bench.turn` starts each peer in a fresh interpreter, writes a `Job` to its standard input and reads the
-    laps from its standard output, both as JSON. A peer opens what it needs, plays all its runs once to warm up,
-    and then `laps` times under a stopwatch. The stopwatch is `time.process_time`: CPU seconds of this process,
-    user and system, all threads; nothing of the server's, and nothing of waiting.
+    A benchmark starts each peer in a fresh interpreter, writes a `Job` to its standard input and reads the laps
+    from its standard output, both as JSON. A peer opens what it needs, plays all its runs once to warm up, and then
+    `laps` times under a stopwatch. CPU is `time.process_time`: seconds of this process, user and system, all
+    threads; nothing of the server's, and nothing of waiting. Beside it stand the wall clock of the lap and of each
+    turn, from the call to its end.
 
     The garbage collector is left as Python sets it up.
 """
@@ -18,12 +19,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict, define, field, frozen
 
 MODEL = "gpt-6-astra"
 INCLUDE = ["reasoning.encrypted_content"]
 PROMPT = "Walk through the repository and tell me what it does."
-Play = Callable[[], Awaitable[None]]
+LANES = 16  # in flight on one connection, where it has lanes
 
 
 @frozen(kw_only=True)
@@ -37,11 +38,20 @@ class Job:
     instructions: str
     tools: Sequence[Mapping[str, Any]]
     deltas: int  # delta events in each turn
+    script: str = ""  # more for the emulator's model
+    # As few as the peer can do with, unless it is said; one a run where a connection has a single lane
+    sockets: int | None = None
+    lanes: bool = True  # the connections have lanes
 
     @property
     def metadata(self) -> dict[str, str]:
         """Tells the emulator's model to call tools on all turns but the last."""
-        return {"emulator": f"calls={self.turns - 1} deltas={self.deltas}"}
+        return {"emulator": f"calls={self.turns - 1} deltas={self.deltas} {self.script}".strip()}
+
+    @property
+    def connections(self) -> int:
+        """How many sockets to open, for a peer that can share them."""
+        return self.sockets or (-(-self.runs // LANES) if self.lanes else self.runs)
 
     def check(self, turns: int, text: str) -> None:
         """Make sure that a run was the loop that was asked for."""
@@ -53,23 +63,42 @@ class Job:
         return json.dumps(asdict(self))
 
 
+@define
+class Lap:
+    """One lap, in seconds: CPU and wall clock of all of it, then each turn and each run from start to end.
+
+    `notes` are what else a peer has to say, e.g. the waits for a lane.
+    """
+
+    cpu: float = 0.0
+    wall: float = 0.0
+    turns: list[float] = field(factory=list)
+    runs: list[float] = field(factory=list)
+    notes: dict[str, float] = field(factory=dict)
+
+
+Play = Callable[[Lap], Awaitable[None]]
+
+
 def read_job() -> Job:
     """Read the job that this process was started for."""
     return Job(**json.load(sys.stdin))
 
 
-async def measure(job: Job, opened: Callable[[Job], AbstractAsyncContextManager[Play]]) -> list[float]:
-    """Play all runs, once to warm up and then `laps` times; return the CPU seconds of each lap."""
-    laps: list[float] = []
+async def measure(job: Job, opened: Callable[[Job], AbstractAsyncContextManager[Play]]) -> list[Lap]:
+    """Play all runs, once to warm up and then `laps` times; return the laps."""
+    laps: list[Lap] = []
     async with opened(job) as play:
-        await play()
+        await play(Lap())
         for _ in range(job.laps):
-            started = time.process_time()
-            await play()
-            laps.append(time.process_time() - started)
+            lap = Lap()
+            wall, cpu = time.perf_counter(), time.process_time()
+            await play(lap)
+            lap.cpu, lap.wall = time.process_time() - cpu, time.perf_counter() - wall
+            laps.append(lap)
     return laps
 
 
-def report(laps: list[float]) -> None:
-    """Tell `bench.turn` what was measured."""
-    json.dump(laps, sys.stdout)
+def report(laps: list[Lap]) -> None:
+    """Tell the benchmark what was measured."""
+    json.dump([asdict(lap) for lap in laps], sys.stdout)

@@ -1,36 +1,29 @@
-"""What one turn of a tool loop costs the client in CPU time: `python -m bench.turn --help`.
+"""What one turn of a tool loop costs the client: `python -m bench.turn --help`.
 
 The same loop (10 KB of instructions, 20 tools, 2 KB tool outputs, 40 delta events in each turn) is run by warmline
-and by its peers (see `bench/peers`), each in a process of its own, against one emulator in yet another. The
-processes are started by turns, again and again, so that a busy moment of the machine hits all of them alike.
+and by its peers (see `bench/peers`), each in a process and an environment of its own, against one emulator in
+another process. The processes are started by turns, again and again, so that a busy moment of the machine hits all
+of them alike. Bytes are counted by a proxy, in a process more for each peer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from bench.compare import PEERS, Sample, Spread, Target, play, progress, ratios, table, with_laps
 from bench.job import Job
-from bench.machine import ROOT, describe
-from bench.server import emulator
+from bench.machine import describe
+from bench.server import emulator, proxy
 from bench.tools import TOOLS
 from scheduler.tools import tool
 
-PEERS = {
-    "warmline": "warmline, all features on",
-    "bare": "bare loop, trio-websocket + msgspec",
-    "sdk_socket": "official SDK, WebSocket",
-    "sdk_http": "official SDK, HTTP streaming",
-}
-FLOOR, MOST = "bare", 1.4  # warmline's CPU is at most so many times the floor's
-LEAST = {"sdk_socket": 7.0, "sdk_http": 16.0}  # these cost at least so many times warmline's
-TURNS_A_LAP = 160  # at least, so that a lap is long enough for the clock
+FLOOR, MOST = "bare", 1.2  # warmline's CPU is at most so many times the floor's
+LEAST = {"sdk_socket": 9.0, "sdk_http": 20.0}  # these cost at least so many times warmline's
+TURNS_A_SAMPLE = 160  # at least, so that a sample is long enough for the clock
 DELTAS = 40
 RULE = (
     "Rule {}: read before you write; change as little as the task allows; say what you did and why; "
@@ -39,44 +32,36 @@ RULE = (
 INSTRUCTIONS = "".join(map(RULE.format, range(1, 80)))[: 10 * 1024]
 
 
-@frozen
-class Sample:
-    """CPU of one peer in one process: microseconds for each turn."""
-
-    peer: str
-    runs: int
-    micros: float
+def loop(url: str, *, turns: int = 20, deltas: int = DELTAS) -> Job:
+    """Return the tool loop that all benchmarks play."""
+    tools = [tool(function).definition for function in TOOLS.values()]
+    return Job(url=url, runs=1, turns=turns, laps=1, instructions=INSTRUCTIONS, tools=tools, deltas=deltas)
 
 
 def main() -> None:
     """Measure, and print a table for each number of concurrent runs."""
     arguments = _arguments()
-    tools = [tool(function).definition for function in TOOLS.values()]
     print(describe())
+    size = len(json.dumps(loop("").tools))
     print(
-        f"loop      {arguments.turns} turns, {len(INSTRUCTIONS)} B of instructions, {len(tools)} tools "
-        f"({len(json.dumps(tools))} B), {DELTAS} deltas a turn, "
-        f"{arguments.pace:g} s apart; {arguments.repeat} processes a peer, by turns"
+        f"loop      {arguments.turns} turns, {len(INSTRUCTIONS)} B of instructions, {len(TOOLS)} tools "
+        f"({size} B), {DELTAS} deltas a turn, {arguments.pace:g} s apart; "
+        f"{arguments.repeat} processes a peer, by turns"
     )
-    samples: list[Sample] = []
+    samples: dict[int, list[Sample]] = {runs: [] for runs in arguments.runs}
     with emulator("--latency", f"output={arguments.pace:f}") as url:
-        job = Job(
-            url=url,
-            runs=1,
-            turns=arguments.turns,
-            laps=arguments.laps,
-            instructions=INSTRUCTIONS,
-            tools=tools,
-            deltas=DELTAS,
-        )
+        job = loop(url, turns=arguments.turns)
+        sent = {peer: _bytes(peer, url, job) for peer in arguments.peers}
         for repeat in range(arguments.repeat):
             for runs in arguments.runs:
                 for peer in arguments.peers:
-                    _progress(f"repeat {repeat + 1}/{arguments.repeat}: {peer}, {runs} at once")
-                    samples.append(_sample(peer, evolve(job, runs=runs)))
-    _progress("")
-    for runs in arguments.runs:
-        print("\n" + _table([sample for sample in samples if sample.runs == runs], runs, arguments.peers))
+                    progress(f"repeat {repeat + 1}/{arguments.repeat}: {peer}, {runs} at once")
+                    told = evolve(job, runs=runs, laps=arguments.laps)
+                    samples[runs].append(play(peer, told if told.laps else with_laps(told, TURNS_A_SAMPLE)))
+    progress("")
+    for runs, measured in samples.items():
+        print(f"\n{runs} at once, {arguments.turns} turns each\n")
+        print("\n".join(_told(measured, arguments.peers, sent, judge=arguments.pace == 0 and runs == 20)))
 
 
 def _arguments() -> argparse.Namespace:
@@ -103,48 +88,46 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _sample(peer: str, job: Job) -> Sample:
-    a_lap = job.runs * job.turns
-    laps = job.laps or -(-TURNS_A_LAP // a_lap)
-    done = subprocess.run(
-        [sys.executable, "-m", f"bench.peers.{peer}"],
-        input=evolve(job, laps=laps).to_json(),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    seconds: list[float] = json.loads(done.stdout)
-    return Sample(peer, job.runs, sum(seconds) / (len(seconds) * a_lap) * 1e6)
+def _bytes(peer: str, url: str, job: Job) -> tuple[float, float]:
+    """Return the bytes of a turn, up and down, handshakes included."""
+    with proxy(url) as proxied:
+        sample = play(peer, evolve(job, url=proxied.url))
+    turns = 2 * sum(len(lap.turns) for lap in sample.laps)  # a lap to warm up went through, too
+    return proxied.up / turns, proxied.down / turns
 
 
-def _table(samples: Sequence[Sample], runs: int, peers: Sequence[str]) -> str:
-    of = {peer: [sample.micros for sample in samples if sample.peer == peer] for peer in peers}
-    lines = [f"{runs} at once: client CPU per turn, median (least to most), microseconds"]
-    for peer, micros in of.items():
-        spread = f"{statistics.median(micros):8.0f}  ({min(micros):.0f} to {max(micros):.0f})"
-        lines.append(f"  {PEERS[peer]:<38}{spread}")
-    ours = of.get("warmline", [])
-    if ours and FLOOR in of:
-        ratios = [mine / floor for mine, floor in zip(ours, of[FLOOR], strict=True)]
-        met = statistics.median(ratios) <= MOST
-        lines.append(_verdict(f"warmline / {FLOOR}", ratios, f"at most {MOST:g}", met=met))
-    for peer, least in LEAST.items():
-        if ours and peer in of:
-            ratios = [theirs / mine for theirs, mine in zip(of[peer], ours, strict=True)]
-            met = statistics.median(ratios) >= least
-            lines.append(_verdict(f"{peer} / warmline", ratios, f"at least {least:g}", met=met))
-    return "\n".join(lines)
-
-
-def _verdict(name: str, ratios: Sequence[float], target: str, *, met: bool) -> str:
-    spread = f"{statistics.median(ratios):8.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
-    return f"  {name:<38}{spread}  target {target}: {'met' if met else 'MISSED'}"
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+def _told(
+    samples: Sequence[Sample], peers: Sequence[str], sent: dict[str, tuple[float, float]], *, judge: bool
+) -> list[str]:
+    of = {peer: [sample for sample in samples if sample.peer == peer] for peer in peers}
+    micros = {peer: [sample.micros for sample in found] for peer, found in of.items()}
+    rows = []
+    for peer in peers:
+        against = f"{ratios(micros[peer], micros['warmline']):.2f}" if "warmline" in micros else "-"
+        wall = Spread([sample.wall / max(1, len(sample.laps[0].turns)) * 1e3 for sample in of[peer]])
+        up, down = sent[peer]
+        rows.append(
+            [
+                PEERS[peer].title,
+                f"{Spread(micros[peer]):.0f}",
+                against,
+                f"{wall:.2f}",
+                f"{up / 1e3:.1f}",
+                f"{down / 1e3:.1f}",
+            ]
+        )
+    header = ["peer", "CPU a turn, µs", "against warmline", "wall a turn, ms", "kB up", "kB down"]
+    lines = [table(header, rows), ""]
+    ours = micros.get("warmline", [])
+    if judge and ours:
+        if FLOOR in of:
+            got = ratios(ours, micros[FLOOR]).median
+            lines.append(str(Target(f"warmline / {FLOOR}", got, MOST)))
+        for peer, least in LEAST.items():
+            if peer in of:
+                got = ratios(micros[peer], ours).median
+                lines.append(str(Target(f"{peer} / warmline", got, least, at_most=False)))
+    return lines
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -10,20 +11,21 @@ import msgspec
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
-from bench.job import INCLUDE, MODEL, PROMPT, Job, Play, measure, read_job, report
+from bench.job import INCLUDE, MODEL, PROMPT, Job, Lap, Play, measure, read_job, report
 from bench.tools import TOOLS
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
 
 
-async def run(job: Job, socket: WebSocketConnection) -> None:
+async def run(job: Job, socket: WebSocketConnection, lap: Lap) -> None:
     """Run one tool loop on one socket."""
     parent: str | None = None
     new: list[dict[str, Any]] = [{"type": "message", "role": "user", "content": PROMPT}]
     transcript: list[dict[str, Any]] = []
-    turns = 0
+    turns, begun = 0, time.perf_counter()
     while new:
+        started = time.perf_counter()
         request = {
             "type": "response.create",
             "model": MODEL,
@@ -48,6 +50,7 @@ async def run(job: Job, socket: WebSocketConnection) -> None:
             elif kind in ("response.failed", "response.incomplete", "error"):
                 raise RuntimeError(event)
         turns += 1
+        lap.turns.append(time.perf_counter() - started)
         transcript += [*new, *output]
         new = [
             {
@@ -58,6 +61,7 @@ async def run(job: Job, socket: WebSocketConnection) -> None:
             for item in output
             if item["type"] == "function_call"
         ]
+    lap.runs.append(time.perf_counter() - begun)
     job.check(turns, transcript[-1]["content"][0]["text"])
 
 
@@ -68,10 +72,10 @@ async def opened(job: Job) -> AsyncIterator[Play]:
     async with AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(open_websocket_url(url)) for _ in range(job.runs)]
 
-        async def play() -> None:
+        async def play(lap: Lap) -> None:
             async with trio.open_nursery() as nursery:
                 for socket in sockets:
-                    nursery.start_soon(run, job, socket)
+                    nursery.start_soon(run, job, socket, lap)
 
         yield play
 

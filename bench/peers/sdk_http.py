@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
-from bench.job import MODEL, PROMPT, Job, Play, measure, read_job, report
+from bench.job import MODEL, PROMPT, Job, Lap, Play, measure, read_job, report
 from bench.tools import TOOLS
 
 
@@ -39,13 +40,15 @@ async def turn(client: AsyncOpenAI, job: Job, transcript: list[Any]) -> Response
     return response
 
 
-async def run(client: AsyncOpenAI, job: Job) -> None:
+async def run(client: AsyncOpenAI, job: Job, lap: Lap) -> None:
     """Run one tool loop."""
     transcript: list[Any] = [{"type": "message", "role": "user", "content": PROMPT}]
-    turns, text, calls = 0, "", True
+    turns, text, calls, begun = 0, "", True, time.perf_counter()
     while calls:
+        started = time.perf_counter()
         response = await turn(client, job, transcript)
         turns, text = turns + 1, response.output_text
+        lap.turns.append(time.perf_counter() - started)
         transcript += response.output
         calls = False
         for item in response.output:
@@ -53,6 +56,7 @@ async def run(client: AsyncOpenAI, job: Job) -> None:
                 calls = True
                 output = await TOOLS[item.name](**json.loads(item.arguments))
                 transcript.append({"type": "function_call_output", "call_id": item.call_id, "output": output})
+    lap.runs.append(time.perf_counter() - begun)
     job.check(turns, text)
 
 
@@ -61,8 +65,8 @@ async def opened(job: Job) -> AsyncIterator[Play]:
     """Open a client; it keeps its HTTP connections alive between turns."""
     async with AsyncOpenAI(api_key="none", base_url=job.url) as client:
 
-        async def play() -> None:
-            await asyncio.gather(*(run(client, job) for _ in range(job.runs)))
+        async def play(lap: Lap) -> None:
+            await asyncio.gather(*(run(client, job, lap) for _ in range(job.runs)))
 
         yield play
 

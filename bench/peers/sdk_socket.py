@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from openai import AsyncOpenAI
 from openai.resources.responses.responses import AsyncResponsesConnection
 from openai.types.responses import Response
 
-from bench.job import MODEL, PROMPT, Job, Play, measure, read_job, report
+from bench.job import MODEL, PROMPT, Job, Lap, Play, measure, read_job, report
 from bench.tools import TOOLS
 
 
@@ -26,13 +27,14 @@ async def turn(connection: AsyncResponsesConnection) -> Response:
     raise RuntimeError("the connection was closed")
 
 
-async def run(job: Job, connection: AsyncResponsesConnection) -> None:
+async def run(job: Job, connection: AsyncResponsesConnection, lap: Lap) -> None:
     """Run one tool loop on one connection."""
     tools: Any = job.tools
     parent: str | None = None
     new: list[Any] = [{"type": "message", "role": "user", "content": PROMPT}]
-    turns, text = 0, ""
+    turns, text, begun = 0, "", time.perf_counter()
     while new:
+        started = time.perf_counter()
         await connection.response.create(
             model=MODEL,
             instructions=job.instructions,
@@ -45,6 +47,7 @@ async def run(job: Job, connection: AsyncResponsesConnection) -> None:
         )
         response = await turn(connection)
         turns, text, parent = turns + 1, response.output_text, response.id
+        lap.turns.append(time.perf_counter() - started)
         new = [
             {
                 "type": "function_call_output",
@@ -54,6 +57,7 @@ async def run(job: Job, connection: AsyncResponsesConnection) -> None:
             for item in response.output
             if item.type == "function_call"
         ]
+    lap.runs.append(time.perf_counter() - begun)
     job.check(turns, text)
 
 
@@ -64,8 +68,8 @@ async def opened(job: Job) -> AsyncIterator[Play]:
         client = await stack.enter_async_context(AsyncOpenAI(api_key="none", base_url=job.url))
         connections = [await stack.enter_async_context(client.responses.connect()) for _ in range(job.runs)]
 
-        async def play() -> None:
-            await asyncio.gather(*(run(job, connection) for connection in connections))
+        async def play(lap: Lap) -> None:
+            await asyncio.gather(*(run(job, connection, lap) for connection in connections))
 
         yield play
 

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 
+import pytest
+from attrs import evolve
+
+from bench.compare import PEERS, Target, ratios, table
 from bench.machine import ROOT
+from bench.server import emulator
 from bench.tools import PAGE
-from bench.turn import INSTRUCTIONS, PEERS
+from bench.turn import INSTRUCTIONS, loop
 
 
-def run(*arguments: str) -> str:
+def run(*arguments: str, given: str = "") -> str:
     argv = [sys.executable, "-m", *arguments]
-    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, timeout=120).stdout
+    return subprocess.run(
+        argv, input=given, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, timeout=120
+    ).stdout
 
 
-def test_every_peer_plays_the_loop() -> None:
-    printed = run("bench.turn", "--runs", "2", "--turns", "3", "--repeat", "1", "--laps", "1")
-    for name in PEERS.values():
-        assert re.search(rf"{re.escape(name)} +\d+ ", printed)
-    assert len(re.findall(r"target at (?:most|least) .*: (?:met|MISSED)", printed)) == 3
+def test_a_turn_is_compared_and_its_bytes_are_counted() -> None:
+    printed = run(
+        "bench.turn",
+        "--runs",
+        "20",
+        "--turns",
+        "3",
+        "--repeat",
+        "1",
+        "--laps",
+        "1",
+        "--peers",
+        "warmline,bare",
+    )
+    for peer in ("warmline", "bare"):
+        assert re.search(
+            rf"{re.escape(PEERS[peer].title)} +\|( +[\d.]+ \([\d.]+ to [\d.]+\) \|){{3}}", printed
+        )
+    assert re.search(r"target: warmline / bare at most 1.2: [\d.]+, (met|MISSED)", printed)
+
+
+# Here all of them live in one environment; `bench.environments` gives each its own.
+@pytest.mark.parametrize("peer", ["sdk_socket", "sdk_lanes", "sdk_http", "sdk_stored", "agents"])
+def test_every_peer_plays_the_loop(peer: str) -> None:
+    with emulator() as url:
+        job = evolve(loop(url, turns=3, deltas=3), runs=2)
+        (lap,) = json.loads(run(f"bench.peers.{peer}", given=job.to_json()))
+    assert len(lap["turns"]) == 6
+    assert len(lap["runs"]) == 2
+    assert lap["cpu"] > 0
+    assert max(lap["turns"]) <= max(lap["runs"]) <= lap["wall"]
 
 
 def test_the_loop_has_the_sizes_that_were_agreed() -> None:
@@ -32,3 +66,22 @@ def test_idle_sockets_are_counted() -> None:
     printed = run("bench.idle", "--sockets", "8", "--watch", "0.1")
     assert "8 sockets open" in printed
     assert "0 pings" in printed
+
+
+def test_a_ratio_is_that_of_neighbours_in_time() -> None:
+    # The machine was twice as slow in the second round: for both.
+    assert f"{ratios([10.0, 20.0], [5.0, 10.0]):.1f}" == "2.0 (2.0 to 2.0)"
+
+
+def test_a_target_says_whether_it_is_met() -> None:
+    assert str(Target("x", 1.1, 1.2)) == "target: x at most 1.2: 1.1, met"
+    assert str(Target("x", 8.0, 9.0, at_most=False)) == "target: x at least 9: 8, MISSED"
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(["peer", "µs"], [["a", "1"], ["bb", "22"]]).splitlines() == [
+        "| peer | µs |",
+        "|------|---:|",
+        "| a    |  1 |",
+        "| bb   | 22 |",
+    ]
