@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import define, field, frozen
 
+from scheduler.chain import encode_input
 from scheduler.conversation import Conversation
 from scheduler.errors import BudgetExceeded, OutputInvalid, RunIncomplete, UnsupportedOutput
 from scheduler.scheduler import Scheduler
+from scheduler.tools.keeper import Keeper
 from scheduler.tools.toolbox import OnRunEvent, ToolResult
-from scheduler.turns import Placement, Turn, Usage
+from scheduler.turns import Placement, Turn, TurnRequest, Usage
 
 if TYPE_CHECKING:
     from scheduler.agent import Agent
@@ -42,7 +44,8 @@ class Run:
 
     `timings` holds (first event, whole turn) of each turn, in seconds. `pending` is the input that the next turn was
     to carry: when a turn fails for good, `run_agent(..., run.pending, conversation=..., run=run)` goes on from there
-    without running a tool again, on what is left of the budgets.
+    without running a tool again, on what is left of the budgets. A run that was begun elsewhere starts behind
+    `turn`, of whose calls `results` have been answered (`resume`).
     """
 
     usage: Usage = field(factory=Usage)
@@ -56,6 +59,9 @@ class Run:
     seconds: float = 0.0
     pending: Input = ()
     conversation: Conversation | None = None
+    turn: Turn | None = None
+    results: dict[str, ToolResult] = field(factory=dict)  # by call id
+    answers: int = 0  # turns without calls: but for the last, they did not fit `output_type`
 
     @property
     def turns(self) -> int:
@@ -70,6 +76,18 @@ class Run:
         self.text = turn.text or self.text
         self.response_id = turn.response_id
         self.pending = ()
+        self.answers += not turn.calls
+
+    def resume(self, turns: Sequence[tuple[Turn, Sequence[ToolResult]]]) -> None:
+        """Take over what was kept of the run elsewhere: its turns, each with what was answered of its calls.
+
+        `run_agent` goes on behind the last of them. Its conversation must hold the same turns already.
+        """
+        for turn, results in turns:
+            if self.turn is not None:
+                self.note_results(list(self.results.values()))
+            self.note_turn(turn)
+            self.turn, self.results = turn, {result.call.call_id: result for result in results}
 
     def note_results(self, results: Sequence[ToolResult]) -> None:
         """Add what the turn's calls gave; it is what the next turn has to say."""
@@ -78,6 +96,7 @@ class Run:
             self.tools_failed += result.failed
             self.tool_seconds += result.seconds
         self.pending = [result.item for result in results]
+        self.results = {}
 
 
 @frozen(kw_only=True)
@@ -116,6 +135,7 @@ async def run_agent(
     tenant: str | None = None,
     priority: float | None = None,
     deadline: float | None = None,
+    keeper: Keeper | None = None,
 ) -> RunResult:
     """Run `agent` on `input` until it has answered.
 
@@ -126,7 +146,8 @@ async def run_agent(
 
     `tenant` says on whose behalf (fairness is kept between tenants), `priority` which of its turns go first (the
     higher; 0 is usual), `deadline` after how many seconds the run is cancelled. What is None is the conversation's
-    own, if it is given, or that of the run in whose tool this one is.
+    own, if it is given, or that of the run in whose tool this one is. `keeper` is told of each step as it is done;
+    what it raises ends the run.
 
     Cancelling ends the turn and the tools; tools in threads are left behind.
 
@@ -144,7 +165,8 @@ async def run_agent(
     if conversation is None:
         conversation = scheduler.conversation(store=agent.store)
     run.conversation = conversation
-    run.pending = input
+    if run.turn is None:
+        run.pending = input
     before, started, ticket = run.seconds, trio.current_time(), conversation.ticket
     try:
         async with scheduler.admission.run(
@@ -153,7 +175,7 @@ async def run_agent(
             if conversation.tap is not None:
                 waited, tenant = trio.current_time() - started, conversation.ticket.tenant
                 conversation.tap.note("run", conv=conversation.name, tenant=tenant, waited=waited)
-            turn, output = await _converse(agent, conversation, run, metadata, on_event)
+            turn, output = await _converse(agent, conversation, run, metadata, on_event, keeper)
     finally:
         run.seconds = before + trio.current_time() - started
         if conversation.tap is not None:
@@ -185,44 +207,82 @@ async def _converse(
     run: Run,
     metadata: Mapping[str, str] | None,
     on_event: OnRunEvent | None,
+    keeper: Keeper | None,
 ) -> tuple[Turn, Any]:
-    request, toolbox = agent.request(metadata), agent.toolbox
-    answers = 0
+    request = agent.request(metadata)
+    turn, run.turn = run.turn, None
     while True:
-        _check_budgets(agent, run)
-        turn = await conversation.turn(run.pending, request, on_event=on_event)
-        run.note_turn(turn)
+        if turn is None:
+            turn = await _take_turn(agent, conversation, run, request, on_event, keeper)
         if turn.status != "completed":
             raise RunIncomplete(turn.incomplete_reason or "unknown", text=turn.text)
         _check_served(turn)
         if turn.calls:
-            if conversation.tap is not None:
-                calls = [call.name for call in turn.calls]
-                conversation.tap.note("tools", conv=conversation.name, calls=calls)
-            if on_event is None and toolbox.instant(turn.calls):
-                results = toolbox.run_nowait(turn.calls, run=conversation.name, turn=run.turns)
-            else:
-                results = await toolbox.run(
-                    turn.calls, run=conversation.name, turn=run.turns, on_event=on_event
-                )
-            run.note_results(results)
-            if conversation.tap is not None:
-                for done in results:
-                    facts = {"name": done.call.name, "call": done.call.call_id, "seconds": done.seconds}
-                    conversation.tap.note("tool", conv=conversation.name, failed=done.failed, **facts)
+            await _answer_calls(agent, conversation, run, turn, on_event, keeper)
+            turn = None
             continue
         if agent.output_format is None:
             return turn, turn.text
-        answers += 1
         try:
             return turn, agent.output_format.parse(turn.text)
         except Exception as exc:
             # Any exception: the type's own constructors may check what they are given.
             refusal = None if turn.text else _refusal(turn)
-            if refusal is not None or answers > agent.output_retries:
+            if refusal is not None or run.answers > agent.output_retries:
                 problem = str(exc) if refusal is None else f"the model refused: {refusal}"
-                raise OutputInvalid(problem, text=turn.text, attempts=answers) from exc
+                raise OutputInvalid(problem, text=turn.text, attempts=run.answers) from exc
+            turn = None
             run.pending = [{"role": "user", "content": f"Not a valid answer: {exc}. Answer again, in full."}]
+
+
+async def _take_turn(
+    agent: Agent,
+    conversation: Conversation,
+    run: Run,
+    request: TurnRequest,
+    on_event: OnRunEvent | None,
+    keeper: Keeper | None,
+) -> Turn:
+    _check_budgets(agent, run)
+    if keeper is None:
+        turn = await conversation.turn(run.pending, request, on_event=on_event)
+        run.note_turn(turn)
+        return turn
+    await keeper.ready()
+    given = encode_input(run.pending)
+    turn = await conversation.turn(given, request, on_event=on_event)
+    run.note_turn(turn)
+    await keeper.turn_ended(given, turn)
+    return turn
+
+
+async def _answer_calls(
+    agent: Agent,
+    conversation: Conversation,
+    run: Run,
+    turn: Turn,
+    on_event: OnRunEvent | None,
+    keeper: Keeper | None,
+) -> None:
+    """Run the calls of a turn; of a run that was taken over, those that have no answer yet."""
+    toolbox, name = agent.toolbox, conversation.name
+    if keeper is not None:
+        await keeper.ready()
+    if conversation.tap is not None:
+        conversation.tap.note("tools", conv=name, calls=[call.name for call in turn.calls])
+    calls = [call for call in turn.calls if call.call_id not in run.results]
+    if on_event is None and toolbox.instant(calls):
+        results = toolbox.run_nowait(calls, run=name, turn=run.turns)
+        if keeper is not None:
+            await keeper.calls_ended(results)
+    else:
+        results = await toolbox.run(calls, run=name, turn=run.turns, on_event=on_event, keeper=keeper)
+    if conversation.tap is not None:
+        for done in results:
+            facts = {"name": done.call.name, "call": done.call.call_id, "seconds": done.seconds}
+            conversation.tap.note("tool", conv=name, failed=done.failed, **facts)
+    fresh = iter(results)
+    run.note_results([run.results.get(call.call_id) or next(fresh) for call in turn.calls])
 
 
 def _check_budgets(agent: Agent, run: Run) -> None:

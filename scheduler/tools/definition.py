@@ -114,6 +114,9 @@ def tool(
     `timeout`: seconds; None takes the agent's `tool_timeout`, `math.inf` waits for ever. A thread cannot be
     stopped: after its timeout the model is told so and the thread is left to finish.
     `concurrency`: how many calls may run at once, over all runs.
+    `repeatable=False`: running it twice with the same arguments does harm. A durable run whose process died while the
+    tool was running repeats the call otherwise; such a one it leaves to a person. Better still, give the function a
+    `ToolContext` and let its `call_id`, which stays the same, be the idempotency key.
     `fatal`: exceptions that end the run instead of being shown to the model.
 
     Raises:

@@ -21,6 +21,7 @@ from attrs import field, frozen
 from scheduler.tools.context import ToolContext
 from scheduler.tools.definition import Tool
 from scheduler.tools.events import RunEvent, ToolFinished, ToolStarted
+from scheduler.tools.keeper import Keeper
 from scheduler.tools.output import Output, describe_failure, present
 from scheduler.turns import FunctionCall
 
@@ -83,7 +84,10 @@ class Toolbox:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(
-            self, "_inline", frozenset(name for name, tool in self.tools.items() if tool.inline)
+            self,
+            "_inline",
+            # A tool that must not run twice is announced to a keeper first, and that takes a while.
+            frozenset(name for name, tool in self.tools.items() if tool.inline and tool.repeatable),
         )
 
     def instant(self, calls: Sequence[FunctionCall]) -> bool:
@@ -105,15 +109,22 @@ class Toolbox:
         return results
 
     async def run(
-        self, calls: Sequence[FunctionCall], *, run: str, turn: int, on_event: OnRunEvent | None = None
+        self,
+        calls: Sequence[FunctionCall],
+        *,
+        run: str,
+        turn: int,
+        on_event: OnRunEvent | None = None,
+        keeper: Keeper | None = None,
     ) -> list[ToolResult]:
         """Run the calls of one turn concurrently; the results come in the order of the calls.
 
-        `on_event` is awaited in the caller's task. Cancelling cancels the tools; a tool in a thread is left behind.
+        `on_event` is awaited in the caller's task. `keeper` is told of each result as soon as there is one.
+        Cancelling cancels the tools; a tool in a thread is left behind.
         """
         if len(calls) == 1 and on_event is None:
             # The usual turn. A nursery and a limiter would cost more than the rest of the loop.
-            return [await self._answer(calls[0], run, turn)]
+            return [await self._answer(calls[0], run, turn, keeper)]
         results: dict[int, ToolResult] = {}
         send, receive = trio.open_memory_channel[ToolResult](len(calls))
         limiter = trio.CapacityLimiter(self.concurrency)
@@ -121,11 +132,11 @@ class Toolbox:
         async with trio.open_nursery() as nursery:
 
             async def answer(index: int, call: FunctionCall) -> None:
-                # Only a tool's `fatal` error comes out of `_answer`. It is carried past the nursery by hand: one
-                # failure shall reach the caller as itself, not in a group.
+                # Only a tool's `fatal` error, or the keeper's, comes out of `_answer`. It is carried past the nursery
+                # by hand: one failure shall reach the caller as itself, not in a group.
                 async with limiter:
                     try:
-                        results[index] = await self._answer(call, run, turn)
+                        results[index] = await self._answer(call, run, turn, keeper)
                     except Exception as exc:
                         failures.append(exc)
                         nursery.cancel_scope.cancel()
@@ -146,7 +157,17 @@ class Toolbox:
             raise failures[0]
         return [results[index] for index in range(len(calls))]
 
-    async def _answer(self, call: FunctionCall, run: str, turn: int) -> ToolResult:
+    async def _answer(self, call: FunctionCall, run: str, turn: int, keeper: Keeper | None) -> ToolResult:
+        if keeper is None:
+            return await self._run(call, run, turn)
+        tool = self.tools.get(call.name)
+        if tool is not None and not tool.repeatable:
+            await keeper.call_begins(call)
+        result = await self._run(call, run, turn)
+        await keeper.calls_ended([result])
+        return result
+
+    async def _run(self, call: FunctionCall, run: str, turn: int) -> ToolResult:
         started = trio.current_time()
         try:
             tool, arguments = self._prepare(call, run, turn)
