@@ -13,6 +13,7 @@ from pool.emulator.context import Context
 from pool.emulator.faults import Fault, FaultPlan, Kind
 from pool.emulator.memory import ConnectionMemory, Remembered, Store
 from pool.emulator.plan import Plan, plan_turn
+from pool.emulator.prompt_cache import PromptCache
 from pool.emulator.request import Request
 from pool.emulator.response import response_object
 from pool.emulator.sealed import unseal
@@ -52,11 +53,13 @@ class Service:
     stats: EmulatorStats = field(init=False, factory=EmulatorStats)
     store: Store = field(init=False, factory=Store)
     faults: FaultPlan = field(init=False)
+    prompts: PromptCache = field(init=False)
     _creates: int = field(init=False, default=0)
     _ids: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self.faults = FaultPlan(self.settings.faults, random.Random(self.settings.seed))
+        self.prompts = PromptCache(self.settings.prompt_cache)
 
     def new_id(self, prefix: str) -> str:
         """Return an id that no other emulator gives."""
@@ -172,9 +175,10 @@ class Service:
         fingerprint = hashlib.blake2b(prefix, digest_size=16).digest()
         input_tokens = context.tokens + prefix_tokens
         same = parent is not None and parent.prefix == fingerprint
-        cached = (
-            min(parent.context.tokens + prefix_tokens, input_tokens) if parent is not None and same else 0
-        )
+        if parent is None:
+            cached = self.prompts.found(fingerprint, request.input, prefix_tokens)
+        else:
+            cached = min(parent.context.tokens + prefix_tokens, input_tokens) if same else 0
         now = self.unix_time()
         base = response_object(
             request, response_id=self.new_id("resp"), created_at=now, context=context.digest
@@ -207,6 +211,7 @@ class Service:
             self.stats.failed += 1
         else:
             self.stats.completed += 1
+            self.prompts.keep(turn.remembered.prefix, turn.remembered.context)
         if turn.request.store:
             self.store.keep(turn.remembered, ended)
 

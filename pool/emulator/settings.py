@@ -20,6 +20,11 @@ def _above_zero(_instance: object, attribute: Attribute[Any], value: Any) -> Non
         raise SettingsError(attribute.name, value, "must be above 0")
 
 
+def _share(_instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SettingsError(attribute.name, value, "must be from 0 to 1")
+
+
 def _faults(value: str | tuple[Fault, ...]) -> tuple[Fault, ...]:
     try:
         return parse_faults(value) if isinstance(value, str) else tuple(value)
@@ -54,6 +59,8 @@ class EmulatorSettings:
     # For requests that steer nothing; also text
     default_script: Script = field(factory=Script, converter=_script)
     api_key: Secret | None = field(default=None, converter=_secret)
+    # Of what a replay repeats, the share that the model need not read again: 0 to 1
+    prompt_cache: float = field(default=0.0, validator=_share)
     frame_cap: int = field(default=16 * MIB, validator=_above_zero)  # a message of this size closes with 1009
     body_cap: int = field(default=64 * MIB, validator=_above_zero)  # an HTTP body of more gets 413
     head_timeout: float = field(default=30.0, validator=_above_zero)  # to send a request's head

@@ -31,6 +31,14 @@ _LANES = {"single": Lanes.single, "multi": Lanes.multi}
     help="none, typical, or e.g. base=0.3,input=5e-5,output=0.01.",
 )
 @click.option(
+    "--prompt-cache",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Of what a replay repeats, the share (0 to 1) that the model need not read again.",
+)
+@click.option(
     "--script",
     default="",
     help="What the model does when a request does not say, e.g. 'calls=6 output_tokens=40'.",
@@ -47,6 +55,7 @@ def emulate(
     max_age: float,
     lanes: str,
     latency: str,
+    prompt_cache: float,
     script: str,
     faults: str,
     seed: int,
@@ -71,6 +80,7 @@ def emulate(
             lanes=_LANES[lanes](),
             max_age=max_age,
             latency=latency,
+            prompt_cache=prompt_cache,
             default_script=script,
             faults=faults,
             seed=seed,
