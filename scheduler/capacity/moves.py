@@ -1,0 +1,143 @@
+"""Conversations that move to another connection between turns, in virtual time: what `Migration` does. Pure.
+
+As there: few at a time, polite, given up when the conversation's turn comes while its old lane is still there, and
+waited for when that is gone and the server is reading already.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from pool.slots import ConnState, Hold, Waiter
+from scheduler.capacity.scenario import MODEL
+
+if TYPE_CHECKING:
+    from scheduler.capacity.simulation import Simulation, Talk
+
+
+class MoveState(enum.Enum):
+    """How far a move has come."""
+
+    QUEUED = "queued"  # others move
+    WAITING = "waiting"  # for a lane
+    READING = "reading"  # the server reads the transcript
+    OVER = "over"
+
+
+@define(eq=False)
+class Move(Waiter):
+    """One move, and its claim on the new lane."""
+
+    talk: Talk | None = None
+    state: MoveState = MoveState.QUEUED
+
+
+@define(eq=False)
+class Moves:
+    """All moves of one simulation."""
+
+    sim: Simulation
+    at_once: int
+    _queue: deque[Move] = field(factory=deque, init=False)
+    _moving: int = field(default=0, init=False)
+
+    def begin(self, talk: Talk) -> None:
+        """Its lane is about to go, or has gone: find another."""
+        if talk.move is not None:
+            return
+        move = talk.move = Move(Hold(), polite=True)
+        move.talk = talk
+        self._queue.append(move)
+        self._next()
+
+    def make_way(self, talk: Talk) -> bool:
+        """Its turn begins. Return whether it need not wait for the move."""
+        if talk.hold.lane is None and talk.move.state is MoveState.READING:
+            talk.stuck = True
+            return False
+        self.give_up(talk)
+        return True
+
+    def give_up(self, talk: Talk) -> None:
+        """Stop a move that is under way."""
+        move, sim = talk.move, self.sim
+        if move is None:
+            return
+        talk.move = None
+        if move.state is MoveState.QUEUED:
+            self._queue.remove(move)
+            move.state = MoveState.OVER
+            return
+        if move.state is MoveState.WAITING:
+            sim.apply(sim.roster.withdraw(move, now=sim.now))
+        else:
+            # The response runs on; the lane is good again when it has ended.
+            sim.apply(sim.roster.release(move.lane, keep=False, fouled=True, now=sim.now))
+        self._end(move)
+
+    def granted(self, move: Move) -> None:
+        """There is a lane: let the server read."""
+        sim, talk = self.sim, move.talk
+        assert talk is not None
+        assert move.lane is not None
+        move.state = MoveState.READING
+        sim.flying[move.lane] = move
+        sim.tally.busy.add(1, sim.now)
+        load = sim.scenario.load
+        sim.at(sim.now + load.first_output + load.replay_seconds(talk.tokens), self._read, move)
+
+    def failed(self, move: Move) -> None:
+        """Its new connection was lost, or there is none to be had."""
+        talk = move.talk
+        assert talk is not None
+        if move.state is MoveState.OVER:
+            return
+        talk.move = None
+        self._end(move)
+        self._unstick(talk)
+
+    def _read(self, move: Move) -> None:
+        sim, talk, lane = self.sim, move.talk, move.lane
+        assert talk is not None
+        assert lane is not None
+        if sim.flying.get(lane) is not move:
+            return  # lost meanwhile
+        del sim.flying[lane]
+        sim.tally.busy.add(-1, sim.now)
+        sim.tally.note("moved_tokens", talk.tokens)
+        if move.state is MoveState.OVER:  # given up meanwhile
+            if lane.conn.state is not ConnState.CLOSED:
+                sim.apply(sim.roster.drained(lane, now=sim.now))
+            return
+        sim.apply(sim.roster.release(lane, keep=True, now=sim.now))
+        sim.tally.note("moves")
+        old, new = talk.hold, move.hold
+        assert new is not None
+        talk.hold, new.worth, new.gap = new, old.worth, old.gap
+        new.on_leave, old.on_leave = old.on_leave, None
+        sim.apply(sim.roster.let_go(old, "moved", now=sim.now))
+        sim.estimates.replay(MODEL)
+        talk.move = None
+        self._end(move)
+        self._unstick(talk)
+
+    def _unstick(self, talk: Talk) -> None:
+        if talk.stuck:
+            talk.stuck = False
+            self.sim.ask(talk)
+
+    def _end(self, move: Move) -> None:
+        move.state = MoveState.OVER
+        self._moving -= 1
+        self._next()
+
+    def _next(self) -> None:
+        while self._queue and self._moving < self.at_once:
+            move = self._queue.popleft()
+            move.state = MoveState.WAITING
+            self._moving += 1
+            self.sim.apply(self.sim.roster.enqueue(move, now=self.sim.now))

@@ -1,0 +1,443 @@
+"""A pool and its scheduler in virtual time: the production roster, policy, gate and estimates, and nothing awaited.
+
+Theory of operation
+    A heap of things to come, each a time, a method and what it is about; virtual time is that of the one on top.
+    Everything that decides is the code that runs in production: `Roster` with `ByCost`, `Pacer` and `Breaker` inside
+    it, `Gate` with the fair queue, windows and adaptive limit, `Estimates`, `recover`. What stands here is what the
+    shells do with their answers: `Conversation.turn`, `Attempts`, `Pool._apply`, the janitor and (in `moves.py`) the
+    migrations, each in a few lines and in the same order.
+
+    Left out: the event loop's own lag and CPU (the plan counts CPU apart), HTTP as a way around the sockets, several
+    tenants, refusals by the server (so the adaptive limit never has a reason to cut), and leases held after the
+    response has ended.
+
+    It starts warm (`past.py`), and what happens before the window opens is thrown away.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from attrs import define, field
+
+from pool.errors import ConnectionLost
+from pool.roster import Roster
+from pool.slots import BUSY, Close, Command, Conn, ConnState, Dial, Grant, Hold, Lane, Leave, Refuse, Waiter
+from scheduler.admission.gate import Gate, Slot, SlotState
+from scheduler.capacity.load import Run
+from scheduler.capacity.past import begin_in_the_past
+from scheduler.capacity.scenario import MODEL, Scenario
+from scheduler.capacity.tally import NEW, Outcome, Tally
+from scheduler.errors import AdmissionQueueFull
+from scheduler.estimate import Average, Estimates
+from scheduler.policy import ByCost
+from scheduler.recovery import Again, recover
+
+HEARTBEAT = 5.0  # s; how late an idle connection may be noticed
+HEADROOM = 1.25  # turns that may be in flight, for each lane: as Scheduler._capacity has it
+PATIENCE = 3600.0  # s, after the window: who has not been served by then never is
+
+
+@define(eq=False)
+class Seat(Waiter):
+    """A turn that waits for a lane, or has it."""
+
+    talk: Any = None
+
+
+@define(eq=False)
+class Place(Slot):
+    """A turn that waits for admission, or has it."""
+
+    talk: Any = None
+
+
+@define(eq=False)
+class Talk:
+    """One conversation, as `Standing` and `Conversation` keep it."""
+
+    run: Run
+    sim: Simulation
+    index: int = 0  # of the turn that is next, or under way
+    tokens: int = 0  # of the context
+    hold: Hold = field(factory=Hold)
+    busy: bool = False
+    gap: Average | None = None
+    ended_at: float | None = None
+    called_at: float = 0.0
+    asked_at: float = 0.0
+    waited: float = 0.0
+    tries: int = 1
+    counted: bool = False  # called within the window
+    place: Place | None = None
+    move: Any = None  # a Move that is under way
+    stuck: bool = False  # the next turn waits for it
+
+    def on_leave(self) -> None:
+        """The lane is about to go."""
+        if not self.busy:
+            self.sim.moves.begin(self)
+
+
+@define(eq=False)
+class Simulation:
+    """One scenario from one seed. `run` once."""
+
+    scenario: Scenario
+    seed: int
+    turns: int  # that count
+    roster: Roster = field(init=False)
+    gate: Gate = field(init=False)
+    moves: Any = field(init=False)
+    estimates: Estimates = field(factory=Estimates, init=False)
+    tally: Tally = field(factory=Tally, init=False)
+    now: float = field(default=0.0, init=False)
+    flying: dict[Lane, Any] = field(factory=dict, init=False)  # the Seat or Move whose response is on a lane
+    rng: random.Random = field(init=False)  # of the world: dials, losses
+    _heap: list[tuple[float, int, Callable[[Any], None], Any]] = field(factory=list, init=False)
+    _order: Iterator[int] = field(factory=itertools.count, init=False)
+    runs: Iterator[Run] = field(init=False)
+    arrivals: random.Random = field(init=False)
+    _tick_at: float = field(default=math.inf, init=False)
+    _gate_at: float = field(default=math.inf, init=False)
+    _called: int = field(default=0, init=False)
+    # What to do when so many turns have been called
+    _marks: dict[int, Callable[[], None]] = field(factory=dict, init=False)
+    _served: int = field(default=0, init=False)  # of those that count
+    _over: bool = field(default=False, init=False)
+    _overloaded: bool = field(default=False, init=False)
+    _crowd: int = field(default=0, init=False)  # turns in the system that mean overload
+
+    def __attrs_post_init__(self) -> None:
+        from scheduler.capacity.moves import Moves
+
+        scenario, settings = self.scenario, self.scenario.settings
+        world, arrivals, contents = (
+            random.Random(f"{self.seed} {what}") for what in ("world", "when", "what")
+        )
+        self.rng, self.arrivals, self.runs = world, arrivals, scenario.load.runs(contents)
+        warm = scenario.pool.with_(
+            max_connections=1, min_idle=scenario.capacity * scenario.lanes.count, idle_timeout=math.inf
+        )
+        self.roster = Roster(endpoint=scenario.endpoint, settings=warm, rng=world, placement=ByCost())
+        bound = settings.max_in_flight
+        capacity = math.ceil(scenario.capacity * HEADROOM) if bound is None else bound
+        self.gate = Gate(
+            capacity=lambda: capacity,
+            max_queued=settings.max_queued,
+            ageing=settings.ageing,
+            budgets=settings.budgets,
+            adaptive=settings.adaptive,
+        )
+        self.moves = Moves(self, settings.moves)
+        load = scenario.load
+        self._crowd = max(1000, round(20 * load.offered), 50 * capacity)
+        # Everybody who was there at time 0 has had a turn, and then a quarter of what counts
+        skip = round(1.5 * load.alive) + max(self.turns // 4, 200)
+        self._marks = {skip: self._open_window, skip + self.turns: self._close_window}
+
+    def run(self) -> Outcome:
+        """Simulate until so many turns have been called in the window, and all of them have been served."""
+        begin_in_the_past(self)
+        self.at(0.0, self._beat)
+        heap, pop = self._heap, heapq.heappop
+        while heap and not self._over:
+            self.now, _order, act, about = pop(heap)
+            act(about)
+        if self.tally.opened_at is None:
+            self.tally.begin(self.now)
+        if self.tally.closed_at is None:
+            self.tally.end(self.now)
+        return self.tally.outcome(overloaded=self._overloaded)
+
+    def at(self, when: float, act: Callable[[Any], None], about: Any = None) -> None:
+        """Let something happen."""
+        heapq.heappush(self._heap, (when, next(self._order), act, about))
+
+    # What happens to a turn.
+
+    def _call(self, talk: Talk) -> None:
+        """`Conversation.turn`, up to admission."""
+        now = self.now
+        self._called += 1
+        mark = self._marks.get(self._called)
+        if mark is not None:
+            mark()
+        talk.called_at, talk.waited, talk.tries, talk.busy = now, 0.0, 1, True
+        talk.counted = self.tally.counting
+        self.tally.in_system.add(1, now)
+        if self.tally.in_system.value > self._crowd:
+            self._give_up()
+        if talk.ended_at is not None:
+            away = now - talk.ended_at
+            self.estimates.gap.add(away)
+            if talk.gap is None:
+                talk.gap = Average(away)
+            talk.gap.add(away)
+        if talk.move is None or self.moves.make_way(talk):
+            self.ask(talk)
+
+    def ask(self, talk: Talk) -> None:
+        """`Attempts._admitted`: one try of a turn."""
+        now, turn, gate = self.now, talk.run[talk.index], self.gate
+        talk.asked_at = now
+        place = talk.place = Place(
+            gate.share("default"), MODEL, talk.tokens + turn.reads + gate.expected(MODEL), now, now, talk=talk
+        )
+        try:
+            granted = gate.ask(place, now=now)
+        except AdmissionQueueFull:
+            self._fail(talk)
+            return
+        if place.state is SlotState.GRANTED and not place.queued:
+            self._acquire(talk)
+        elif place.state is SlotState.WAITING and len(gate.in_flight) < gate.capacity():
+            self.tally.note("held_by_tokens")
+        self._admit(granted)
+
+    def _admit(self, granted: Iterable[Any]) -> None:
+        for place in granted:
+            self._acquire(place.talk)
+        if self.gate.waiting:
+            due = self.gate.next_due()
+            if due < self._gate_at:
+                self._gate_at = due
+                self.at(due, self._gate_tick, due)
+
+    def _acquire(self, talk: Talk) -> None:
+        seat = Seat(talk.hold)
+        seat.talk = talk
+        self.apply(self.roster.enqueue(seat, now=self.now))
+
+    def _send(self, seat: Seat) -> None:
+        """A lane is granted: `Attempts._try`, up to the send."""
+        talk, lane, now, load = seat.talk, seat.lane, self.now, self.scenario.load
+        assert lane is not None
+        turn = talk.run[talk.index]
+        talk.waited += now - talk.asked_at
+        tokens = talk.tokens + turn.reads + turn.writes
+        hold = talk.hold
+        extra = 0.0
+        if seat.own:
+            reason = "hot"
+        else:
+            reason = NEW if not talk.tokens else f"replay:{hold.lost or 'lost'}"
+            extra = load.replay_seconds(tokens)
+        hold.lost = None
+        hold.gap = self.estimates.gap.value if talk.gap is None else talk.gap.value
+        hold.worth = self.estimates.replay(MODEL).of(tokens, stored=False)
+        self.flying[lane] = seat
+        self.tally.busy.add(1, now)
+        self.at(now + turn.seconds + extra, self._end, (seat, reason, extra))
+
+    def _end(self, about: tuple[Seat, str, float]) -> None:
+        """The response has ended: `Attempts._learn` and `_finish`, and the lease's and the slot's release."""
+        seat, reason, extra = about
+        talk, lane, now = seat.talk, seat.lane, self.now
+        assert lane is not None
+        if self.flying.get(lane) is not seat:
+            return  # its connection was lost
+        del self.flying[lane]
+        self.tally.busy.add(-1, now)
+        self.apply(self.roster.release(lane, keep=True, now=now))
+        turn = talk.run[talk.index]
+        before, talk.tokens = talk.tokens, talk.tokens + turn.reads + turn.writes
+        self.estimates.replay(MODEL).saw(
+            reason, tokens=talk.tokens, seconds=self.scenario.load.first_output + extra
+        )
+        talk.ended_at = now
+        if talk.counted:
+            self._count(talk, reason, before)
+        place = talk.place
+        assert place is not None
+        self._admit(self.gate.leave(place, tokens=talk.tokens, answer=turn.writes, now=now))
+        talk.index += 1
+        self._finish(talk)
+        if talk.index == len(talk.run):
+            self._close(talk)
+            return
+        if talk.hold.leaving:
+            self.moves.begin(talk)
+        self.at(now + turn.gap, self._call, talk)
+
+    def _fail(self, talk: Talk) -> None:
+        """Nothing comes of a turn, nor of its run."""
+        self.tally.note("refused")
+        self._finish(talk)
+        self._close(talk)
+
+    def _finish(self, talk: Talk) -> None:
+        talk.busy = False
+        self.tally.in_system.add(-1, self.now)
+        if talk.counted:
+            self._served += 1
+            self._over = self.tally.closed_at is not None and self._served >= self.turns
+
+    def _close(self, talk: Talk) -> None:
+        now = self.now
+        self.moves.give_up(talk)
+        self.apply(self.roster.let_go(talk.hold, now=now))
+        self.tally.note("runs")
+        self.tally.alive.add(-1, now)
+        if self.scenario.load.concurrency is not None:
+            self.enter(next(self.runs), now)
+
+    def _count(self, talk: Talk, reason: str, before: int) -> None:
+        tally, turn = self.tally, talk.run[talk.index]
+        tally.waits.append(talk.waited)
+        tally.turn_seconds.append(self.now - talk.called_at)
+        tally.reasons[reason] += 1
+        counts = tally.counts
+        counts["fresh_tokens"] += turn.reads
+        counts["written_tokens"] += turn.writes
+        counts["cached_tokens" if reason == "hot" else "replayed_tokens"] += before
+
+    # What happens to the pool.
+
+    def apply(self, commands: Iterable[Command]) -> None:
+        """Carry out what the roster says: `Pool._apply`."""
+        for command in commands:
+            kind = type(command)
+            if kind is Grant:
+                waiter = command.waiter  # type: ignore[union-attr]  # a match would cost a third more
+                if type(waiter) is Seat:
+                    self._send(waiter)
+                else:
+                    self.moves.granted(waiter)
+                continue
+            match command:
+                case Dial(conn):
+                    self.tally.open.add(1, self.now)
+                    dial = self.scenario.load.dial.at(self.rng.random())
+                    self.at(self.now + dial, self._opened, conn)
+                case Leave(hold):
+                    if hold.on_leave is not None:
+                        hold.on_leave()
+                    else:
+                        self.apply(self.roster.let_go(hold, "rotated", now=self.now))
+                case Close(_conn, why):
+                    self.tally.open.add(-1, self.now)
+                    self.tally.note("rotated", why == "rotated")
+                case Refuse(waiter):
+                    self._refused(waiter)
+        roster = self.roster
+        if roster.waiters or len(roster.ledger.shelf) < roster.settings.min_idle:
+            self.watch()
+
+    def _refused(self, waiter: Waiter) -> None:
+        if isinstance(waiter, Seat):
+            talk = waiter.talk
+            self._admit(self.gate.leave(talk.place, now=self.now))
+            self._fail(talk)
+        else:
+            self.moves.failed(waiter)
+
+    def _opened(self, conn: Conn) -> None:
+        if conn.state is ConnState.DIALING:
+            self.tally.note("opened")
+            if self.scenario.load.losses_per_hour:
+                life = self.rng.expovariate(self.scenario.load.losses_per_hour / 3600)
+                self.at(self.now + life, self._lose, conn)
+        self.apply(self.roster.opened(conn, now=self.now))
+        self.watch()
+
+    def _lose(self, conn: Conn) -> None:
+        """A connection is lost, and with it what is in flight on it: `Pool._ended`, then `Attempts.run`."""
+        now = self.now
+        if conn.state in (ConnState.DIALING, ConnState.CLOSED):
+            return
+        hit = [self.flying.pop(lane) for lane in conn.lanes if lane in self.flying and lane.state in BUSY]
+        self.tally.busy.add(-len(hit), now)
+        self.tally.open.add(-1, now)
+        self.tally.note("lost")
+        self.apply(self.roster.lost(conn, now=now))
+        for one in hit:
+            if isinstance(one, Seat):
+                self._again(one.talk)
+            else:
+                self.moves.failed(one)
+        self.watch()
+
+    def _again(self, talk: Talk) -> None:
+        now = self.now
+        assert talk.place is not None
+        self._admit(self.gate.leave(talk.place, now=now))
+        lost = ConnectionLost("simulated", sent=True, started=True)
+        action = recover(
+            lost, attempts=talk.tries, free_attempts=1, settings=self.scenario.settings, rng=self.rng
+        )
+        talk.tries += 1
+        if isinstance(action, Again):
+            self.at(now + action.delay, self.ask, talk)
+        else:
+            self._fail(talk)
+
+    def _outage(self) -> None:
+        sockets = [*self.roster.ledger.open, *self.roster.ledger.leaving]
+        for conn in self.rng.sample(sockets, math.ceil(len(sockets) * self.scenario.outage)):
+            self._lose(conn)
+
+    # Time.
+
+    def watch(self) -> None:
+        """Wake the roster when something of its own comes due: the janitor."""
+        due = max(self.roster.next_due(), self.now)
+        if due < self._tick_at:
+            self._tick_at = due
+            self.at(due, self._tick, due)
+
+    def _tick(self, due: float) -> None:
+        if due == self._tick_at:
+            self._tick_at = math.inf
+            self.apply(self.roster.tick(now=self.now))
+            self.watch()
+
+    def _gate_tick(self, due: float) -> None:
+        if due == self._gate_at:
+            self._gate_at = math.inf
+            self._admit(self.gate.tick(now=self.now))
+
+    def _beat(self, _about: None) -> None:
+        self.watch()
+        closed = self.tally.closed_at
+        if closed is not None and self.now - closed > PATIENCE:
+            self._give_up()
+        self.at(self.now + HEARTBEAT, self._beat)
+
+    def _give_up(self) -> None:
+        self._overloaded = self._over = True
+
+    def _open_window(self) -> None:
+        self.tally.begin(self.now)
+        self.apply(self.roster.resize(self.scenario.pool, now=self.now))
+        self.watch()
+        if self.scenario.outage:
+            self._outage()
+
+    def _close_window(self) -> None:
+        self.tally.end(self.now)
+        self._over = self._served >= self.turns
+
+    # Who comes.
+
+    def enter(self, run: Run, when: float, *, index: int = 0, tokens: int = 0) -> None:
+        """Let a run call its next turn at some time."""
+        talk = Talk(run, self, index, tokens)
+        talk.hold.on_leave = talk.on_leave
+        self.tally.alive.add(1, max(0.0, self.now))
+        self.at(when, self._call, talk)
+
+    def arrive(self, _about: None = None) -> None:
+        """A run begins, and some time later the next one."""
+        self.enter(next(self.runs), self.now)
+        self.at(self.now + self.arrivals.expovariate(self.scenario.load.rate), self.arrive)
+
+
+def simulate(scenario: Scenario, *, seed: int = 0, turns: int = 10_000) -> Outcome:
+    """Simulate a scenario until so many turns have been counted."""
+    return Simulation(scenario, seed, turns).run()
