@@ -27,6 +27,7 @@ async def replayed(share: float, *, instructions: str = "Be brief.") -> tuple[Us
         conversation = scheduler.conversation()
         first = await conversation.turn("one", request)
         conversation.close()
+        await scheduler.conversation().turn("somebody else", request)  # takes the only lane
         again: Any = (
             request
             if instructions == "Be brief."
