@@ -6,7 +6,7 @@ Theory of operation
     to the stream, all that has gathered in one go. Nobody who sends can be interrupted in the middle of a frame,
     therefore, and many small events cost one system call.
 
-    The outbox is bounded: past its high watermark `send` waits until there is room again, and a client that takes
+    The outbox is bounded by those who say `room` after what they have said: past its high watermark that waits, and a client that takes
     nothing for `send_timeout` seconds is given up. Messages are read one read at a time, by whoever receives, so a
     client that sends faster than it is served is held back by TCP.
 """
@@ -26,7 +26,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from pool.web import MalformedRequest
 
-HIGH_WATERMARK = 1024 * 1024  # bytes that wait in the outbox before `send` waits, too
+HIGH_WATERMARK = 1024 * 1024  # bytes that wait in the outbox before `room` waits
 _PIECE = 256 * 1024  # bytes; each may take the send timeout
 _READ = 64 * 1024
 # What is compressed may be a thousand times larger: the bound of a message is looked at after each read.
@@ -162,22 +162,12 @@ class WebSocket:
 
     # Sending.
 
-    async def send(self, text: bytes) -> None:
-        """Put one message, UTF-8 text, into the outbox; wait while it is full.
+    def post(self, text: bytes) -> None:
+        """Put one message, UTF-8 text, into the outbox, full or not; `room` comes after it.
 
         Raises:
             SocketEnded: the connection is over.
         """
-        self.post(text)
-        if self._room.is_set():
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._room.wait()
-        if self._ended is not None:
-            raise self._ended
-
-    def post(self, text: bytes) -> None:
-        """Put one message into the outbox, full or not. Raises like `send`."""
         if self._ended is not None:
             raise self._ended
         if not self.compressed and self._protocol.state is ConnectionState.OPEN:
@@ -187,6 +177,15 @@ class WebSocket:
             self._say(self._protocol.send(TextMessage(data=text.decode())))
         except LocalProtocolError:
             raise SocketEnded from None
+
+    async def room(self) -> None:
+        """Wait while the outbox is full. Raises like `post`."""
+        if self._room.is_set():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._room.wait()
+        if self._ended is not None:
+            raise self._ended
 
     def ping(self) -> None:
         """Ask for a sign of life: whatever comes then sets `last_inbound`."""

@@ -32,6 +32,14 @@ SHOWN = 8  # characters of a digest that people see
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BEARER = re.compile(r"Bearer +(\S+)", re.IGNORECASE)
 
+# What says, beside the key, whose account a request is for, and what is asked of it
+FORWARDED = {
+    "openai-organization": "OpenAI-Organization",
+    "openai-project": "OpenAI-Project",
+    "openai-beta": "OpenAI-Beta",
+}
+_OURS = "responses_websockets="  # a feature that says no more than that a socket is used
+
 Policy = Literal["forward", "virtual", "open"]
 """Whose key travels upstream: the client's own, ours for those with a virtual key, or ours for everybody."""
 
@@ -84,7 +92,9 @@ class Caller:
     tenant: str | None = None
     priority: float | None = None
     secret: Secret | None = field(default=None, repr=False)  # to send upstream; None: the gateway's own key
+    headers: Mapping[str, str] = field(factory=dict, repr=False)  # that go upstream with it
     key: VirtualKey | None = None
+    headers: Mapping[str, str] = field(factory=dict)  # of the client's, that travel upstream with its key
 
 
 @define(eq=False)
@@ -162,8 +172,9 @@ class KeyRing:
         if self.policy == "forward":
             if given is None:
                 raise no_key()
-            digest = digest_of(given)
-            return Caller(id=digest, name=f"key-{digest[:SHOWN]}", secret=Secret(given))
+            forwarded = _forwarded(headers)
+            digest = digest_of("\n".join([given, *(f"{name}: {value}" for name, value in forwarded.items())]))
+            return Caller(id=digest, name=f"key-{digest[:SHOWN]}", secret=Secret(given), headers=forwarded)
         if given is None:
             raise no_key()
         digest = digest_of(given)
@@ -216,6 +227,13 @@ def _given(headers: Mapping[str, str]) -> str | None:
     """Return the key of a request: a bearer token, or Azure's header."""
     found = _BEARER.fullmatch(headers.get("authorization", "").strip())
     return found[1] if found else headers.get("api-key") or None
+
+
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    found = {shown: headers[name] for name, shown in FORWARDED.items() if headers.get(name)}
+    features = [one.strip() for one in found.pop("OpenAI-Beta", "").split(",")]
+    asked = [one for one in features if one and not one.startswith(_OURS)]
+    return {**found, "OpenAI-Beta": ", ".join(asked)} if asked else found
 
 
 def no_key() -> Refused:

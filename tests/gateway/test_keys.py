@@ -39,6 +39,17 @@ def test_a_forwarded_key_travels_upstream_and_names_nobody() -> None:
     assert ring.identify({"authorization": "bearer   sk-one"}) == caller
 
 
+def test_what_says_whose_account_it_is_travels_and_keeps_callers_apart() -> None:
+    ring = KeyRing("forward")
+    plain, project = ring.identify(bearer("sk")), ring.identify({**bearer("sk"), "openai-project": "p1"})
+    assert project.headers == {"OpenAI-Project": "p1"}
+    assert len({plain.id, project.id, ring.identify({**bearer("sk"), "openai-project": "p2"}).id}) == 3
+    socket = ring.identify({**bearer("sk"), "openai-beta": "responses_websockets=2026-02-06"})
+    assert socket == plain
+    beta = ring.identify({**bearer("sk"), "openai-beta": "responses_websockets=2026-02-06, other=v1"})
+    assert beta.headers == {"OpenAI-Beta": "other=v1"}
+
+
 @pytest.mark.parametrize("policy", ["forward", "virtual"])
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Basic dTpw"}, {"authorization": "Bearer "}])
 def test_without_a_key_nobody_comes_in(policy: Policy, headers: dict[str, str]) -> None:
