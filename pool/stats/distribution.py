@@ -1,11 +1,9 @@
 """A distribution of durations: a frozen HdrHistogram of which only the buckets that hold something are kept. Pure.
 
 Theory of operation
-    The buckets are those of `HdrHistogram(1, HOUR, 3)`: whole microseconds, single ones up to 2048 and then 1024 to
-    each doubling, so that no value is off by more than 0.1 %. The library keeps 23,000 counters a histogram, which
-    take 180 kB and must be walked for every percentile; what a pool sees falls into a few hundred of them. So they
-    are kept as pairs (bucket, count), and the library is asked only for its encoding, which every tool of the
-    HdrHistogram family reads.
+    The library keeps 23,000 counters a histogram, which take 180 kB and must be walked for every percentile; what a
+    pool sees falls into a few hundred of them. So only those are kept, as pairs (bucket, count), and the library is
+    asked only for its encoding, which every tool of the HdrHistogram family reads.
 
     Everything else is derived from the buckets: so distributions can be added and subtracted without loss, and what
     comes out is what would have been recorded.
@@ -13,40 +11,16 @@ Theory of operation
 
 from __future__ import annotations
 
-import binascii
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import compress
 
 from attrs import frozen
-from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
+from pool.stats import encoding
+from pool.stats.buckets import DIGITS, HOUR, bounds_of, bucket_of
+
 MICROSECONDS = 1e6
-HOUR = 3_600_000_000  # microseconds: the longest that is told apart
-DIGITS = 3
-_MAGNITUDE = 10  # a doubling has 2 ** 10 buckets, for three digits
-_HALF = 1 << _MAGNITUDE
-
-
-def bucket_of(micros: int) -> int:
-    """Return the bucket of a value; what lies outside the range is put at its end, so that nothing is dropped."""
-    if micros < 2 * _HALF:
-        return micros if micros > 1 else 1
-    if micros > HOUR:
-        micros = HOUR
-    shift = micros.bit_length() - _MAGNITUDE - 1
-    return (shift << _MAGNITUDE) + (micros >> shift)
-
-
-def bounds_of(bucket: int) -> tuple[int, int]:
-    """Return the least and the greatest value of a bucket, in microseconds."""
-    if bucket < 2 * _HALF:
-        return bucket, bucket
-    shift = (bucket >> _MAGNITUDE) - 1
-    low = ((bucket & _HALF - 1) + _HALF) << shift
-    return low, low + (1 << shift) - 1
 
 
 @frozen(repr=False)
@@ -57,18 +31,6 @@ class Distribution:
     """
 
     buckets: tuple[tuple[int, int], ...] = ()
-
-    @classmethod
-    def of(cls, histogram: HdrHistogram) -> Distribution:
-        """Return what a histogram of whole microseconds holds, whatever its range and precision."""
-        counts: list[int] = histogram.counts[: histogram.counts_len]
-        found: dict[int, int] = {}
-        for index in compress(range(len(counts)), counts):
-            low = histogram.get_value_from_index(index)
-            middle = (low + histogram.get_highest_equivalent_value(low) + 1) // 2
-            bucket = bucket_of(middle)
-            found[bucket] = found.get(bucket, 0) + counts[index]
-        return cls.counted(found)
 
     @classmethod
     def counted(cls, counts: Mapping[int, int]) -> Distribution:
@@ -209,19 +171,4 @@ class Distribution:
         Raises:
             ValueError: it is none.
         """
-        try:
-            return cls.of(HdrHistogram.decode(text))
-        except (
-            HdrCookieException,
-            HdrLengthException,
-            HdrHistogramSettingsException,
-            binascii.Error,
-            zlib.error,
-            ArithmeticError,
-            AssertionError,
-            LookupError,
-            MemoryError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise ValueError(f"not an encoded HdrHistogram: {error or type(error).__name__}") from None
+        return cls.counted(encoding.decode(text))

@@ -6,7 +6,8 @@ from collections import Counter
 
 from attrs import define, field
 
-from pool.stats.distribution import MICROSECONDS, Distribution, bucket_of
+from pool.stats.buckets import bucket_of
+from pool.stats.distribution import MICROSECONDS, Distribution
 
 LABELS = 32  # values of a label that are told apart
 OTHERS = "(others)"  # the rest, so that a million names are not a million series
@@ -27,7 +28,7 @@ class Histogram:
 
     def snapshot(self) -> Distribution:
         """Return what was recorded so far."""
-        return Distribution.counted(self.counts)
+        return Distribution(tuple(sorted(self.counts.items())))
 
 
 @define(eq=False)

@@ -50,12 +50,19 @@ class Snapshot:
                 raise ValueError(f"{name}: {error}") from None
         return type(self)(**combined)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON, without loss."""
-        return {
-            attribute.name: rule_of(attribute).dump(getattr(self, attribute.name))
-            for attribute in fields(type(self))  # type: ignore[arg-type]
-        }
+    def to_json(self, *, distributions: bool = True) -> dict[str, Any]:
+        """Return it as JSON, without loss; or without its distributions, for what keeps them elsewhere."""
+        written: dict[str, Any] = {}
+        for attribute in fields(type(self)):  # type: ignore[arg-type]
+            name, rule = attribute.name, rule_of(attribute)
+            value = getattr(self, name)
+            if rule.kind == "part" and rule.by is not None:
+                written[name] = {k: one.to_json(distributions=distributions) for k, one in value.items()}
+            elif rule.kind == "part":
+                written[name] = value.to_json(distributions=distributions)
+            elif distributions or rule.kind != "distribution":
+                written[name] = rule.dump(value)
+        return written
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
