@@ -94,7 +94,6 @@ class Caller:
     secret: Secret | None = field(default=None, repr=False)  # to send upstream; None: the gateway's own key
     headers: Mapping[str, str] = field(factory=dict, repr=False)  # that go upstream with it
     key: VirtualKey | None = None
-    headers: Mapping[str, str] = field(factory=dict)  # of the client's, that travel upstream with its key
 
 
 @define(eq=False)
