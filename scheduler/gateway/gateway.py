@@ -1,0 +1,222 @@
+"""The gateway on one connection of a client: who it is, what it wants, and who serves that."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter
+
+import trio
+from attrs import define, field
+
+from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
+from pool.wire.codec import to_json
+from pool.wire.refusal import Refused
+from scheduler.gateway.asked import Asked, read_create
+from scheduler.gateway.core import Core
+from scheduler.gateway.front import GONE, ClientGone, Failed, Front
+from scheduler.gateway.keys import Caller, KeyRing
+from scheduler.gateway.library import Library
+from scheduler.gateway.passthrough import AnswerBroken, pass_through
+from scheduler.gateway.settings import GatewaySettings
+from scheduler.gateway.upstreams import Upstreams
+
+log = logging.getLogger("warmline.gateway")
+
+PREFIX = "/v1"
+CREATE = "/v1/responses"
+CLOSING = 2.0  # s, for the goodbye on a connection
+
+
+@define(eq=False)
+class Gateway:
+    """Serves clients on any stream. `serve_gateway` gives it sockets."""
+
+    upstreams: Upstreams
+    settings: GatewaySettings
+    keys: KeyRing
+    core: Core = field(init=False)
+    front: Front = field(init=False)
+    stopping: trio.Event = field(factory=trio.Event, init=False)  # no more requests are taken
+    counts: Counter[str] = field(factory=Counter, init=False)
+    crashes: int = field(default=0, init=False)
+    _idle: set[trio.CancelScope] = field(factory=set, init=False)  # connections that wait for a request
+    _from: Counter[str] = field(factory=Counter, init=False)  # connections by the client's address
+    _left: trio.Event = field(factory=trio.Event, init=False)  # a connection has ended
+
+    def __attrs_post_init__(self) -> None:
+        library = Library(self.settings.memory_bytes, self.settings.memory_responses)
+        self.core = Core(self.upstreams, library)
+        self.front = Front(self.core, self.settings)
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected."""
+        return self._from.total()
+
+    def stop(self) -> None:
+        """Take no more requests: connections without one are closed, the others when theirs is answered."""
+        self.stopping.set()
+        for scope in self._idle:
+            scope.cancel()
+
+    async def deserted(self) -> None:
+        """Wait until no client is connected."""
+        await trio.lowlevel.checkpoint()
+        while self.connections:
+            self._left = trio.Event()
+            await self._left.wait()
+
+    async def handle(self, stream: trio.abc.Stream, address: str = "") -> None:
+        """Serve a connection until it ends, and close it. Only our own bugs would raise; they are logged."""
+        try:
+            if self._from[address] >= self.settings.client_connections:
+                await self._turn_away(stream, "This address has too many connections to the gateway.")
+            elif self.connections >= self.settings.max_connections:
+                await self._turn_away(stream, "The gateway has too many connections.")
+            else:
+                self._from[address] += 1
+                try:
+                    await self._converse(
+                        HttpConnection(stream, self.settings.max_head, self.settings.max_body)
+                    )
+                finally:
+                    self._from[address] -= 1
+                    if not self._from[address]:
+                        del self._from[address]
+                    self._left.set()
+        except* (ClientGone, AnswerBroken, BodyBroken, *GONE):
+            await trio.lowlevel.checkpoint()
+        except* Exception:
+            self.crashes += 1
+            log.exception("a client's connection crashed")
+        finally:
+            with trio.move_on_after(CLOSING, shield=True):
+                await _close(stream)
+
+    async def _turn_away(self, stream: trio.abc.Stream, message: str) -> None:
+        self.counts["turned_away"] += 1
+        refusal = Refused(
+            message, status=503, kind="server_error", code="server_is_overloaded", retry_after=1
+        )
+        with trio.move_on_after(CLOSING):
+            await self._refuse(HttpConnection(stream), refusal, last=True)
+
+    async def _converse(self, http: HttpConnection) -> None:
+        settings = self.settings
+        patience = settings.head_timeout
+        while not self.stopping.is_set():
+            head: Head | None = None
+            with trio.CancelScope() as waiting:
+                self._idle.add(waiting)
+                try:
+                    head = await http.next_head(patience)
+                except MalformedRequest as error:
+                    await self._refuse(
+                        http, Refused("The request is no HTTP.", status=error.status), last=True
+                    )
+                finally:
+                    self._idle.discard(waiting)
+            if head is None or not await self._serve(http, head):
+                return
+            patience = settings.idle_timeout
+
+    async def _serve(self, http: HttpConnection, head: Head) -> bool:
+        """Answer one request; return whether the connection can carry another."""
+        request_id = f"req_{secrets.token_hex(16)}"
+        self.counts["requests"] += 1
+        try:
+            if head.path in ("/healthz", "/readyz"):
+                await self._health(http, head)
+            else:
+                caller = self.keys.identify(head.headers)
+                if head.upgrade and head.path.rstrip("/") == CREATE:
+                    await self._socket(http, head, caller)
+                    return False
+                await self._request(http, head, caller, request_id)
+        except Refused as refusal:
+            self.counts["refused"] += 1
+            if http.begun:
+                raise ClientGone from None
+            await self._refuse(http, refusal, request_id=request_id)
+        return http.again() and not self.stopping.is_set()
+
+    async def _request(self, http: HttpConnection, head: Head, caller: Caller, request_id: str) -> None:
+        if not head.path.startswith(f"{PREFIX}/"):
+            raise Refused(f"Invalid URL ({head.method} {head.path}): the API is below {PREFIX}/.", status=404)
+        self.keys.charge(caller, trio.current_time())
+        body: bytes | None = None
+        if head.method == "POST" and head.target.rstrip("/") == CREATE and _readable(head):
+            body = await self._body(http)
+            asked = read_create(body)
+            if self._for_sockets(caller, asked):
+                try:
+                    turn = await self.front.create(http, caller, asked, {"x-request-id": request_id})
+                except Failed:
+                    self.counts["failed"] += 1
+                else:
+                    self.keys.spent(caller, turn.usage.total_tokens, trio.current_time())
+                return
+        async with self.upstreams.use(caller) as upstream:
+            await pass_through(http, head, upstream.http, body)
+
+    def _for_sockets(self, caller: Caller, asked: Asked) -> bool:
+        """Whether a create is a turn of ours; else it goes over plain HTTP as it is."""
+        parent = asked.previous_response_id
+        return asked.plain is None and (parent is None or self.core.remembers(caller, parent))
+
+    async def _body(self, http: HttpConnection) -> bytes:
+        parts: list[bytes] = []
+        with trio.CancelScope() as patience:
+            patience.deadline = trio.current_time() + self.settings.head_timeout
+            try:
+                async for part in http.body_parts():
+                    parts.append(part)
+                    patience.deadline = trio.current_time() + self.settings.head_timeout
+            except BodyTooLarge as error:
+                message = f"The request body is over {error.limit} bytes (max_body)."
+                raise Refused(message, status=413, code="request_too_large") from None
+            return b"".join(parts)
+        raise Refused("The request body does not come.", status=408, code="request_timeout")
+
+    async def _socket(self, http: HttpConnection, head: Head, caller: Caller) -> None:
+        raise Refused("The gateway has no WebSocket side.", status=426)
+
+    async def _health(self, http: HttpConnection, head: Head) -> None:
+        ready = head.path == "/healthz" or not self.stopping.is_set()
+        body = {"status": "ok" if ready else "stopping"}
+        await http.answer(200 if ready else 503, to_json(body), {"content-type": "application/json"})
+
+    async def _refuse(
+        self, http: HttpConnection, refusal: Refused, *, request_id: str = "", last: bool = False
+    ) -> None:
+        """Answer with a refusal. A body that nobody wants is read first, within bounds: it would be in the way."""
+        headers = {"content-type": "application/json", **refusal.headers}
+        if request_id:
+            headers["x-request-id"] = request_id
+        if last or not await self._swallowed(http):
+            headers["connection"] = "close"
+        await http.answer(refusal.status, to_json(refusal.body()), headers)
+
+    async def _swallowed(self, http: HttpConnection) -> bool:
+        """Read what is left of a request; return whether that is all of it."""
+        with trio.move_on_after(CLOSING):
+            try:
+                async for _ in http.body_parts():
+                    pass
+            except (BodyTooLarge, BodyBroken):
+                return False
+            return True
+        return False
+
+
+def _readable(head: Head) -> bool:
+    """Whether the body is the JSON itself, and not something that it was packed into."""
+    return head.headers.get("content-encoding", "identity").lower() in ("", "identity")
+
+
+async def _close(stream: trio.abc.Stream) -> None:
+    try:
+        await stream.aclose()
+    except GONE:
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,77 @@
+"""What is held back of a stream, so that a turn can start afresh without its client noticing. Pure.
+
+Theory of operation
+    Until a response says something, its events only announce: it has been created, an item begins. These are held
+    back. If the turn has to be taken again, they are thrown away, and the client sees the second try alone. Once
+    something has been said it stands: output is never said twice, so a turn that would have to start afresh then has
+    failed, and the client is told.
+
+    The words in which a try fails (`error`, `response.failed`) are held back as well: the scheduler may know better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from pool.wire.events import STARTED, ServerEvent
+from scheduler.attempts import Restarted
+
+ANNOUNCEMENTS = STARTED | {
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.reasoning_summary_part.added",
+}
+FAILURES = frozenset({"error", "response.failed"})
+
+
+class OutputSurfaced(Exception):  # not an error of ours: the turn cannot start afresh any more
+    """The turn would start afresh, but its client has seen output. `reason` is why it had to."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@define(eq=False)
+class Holding:
+    """Holds events back until output begins."""
+
+    surfaced: bool = field(default=False, init=False)  # the client has been given events
+    last_words: ServerEvent | None = field(default=None, init=False)  # in which the present try failed
+    _held: list[ServerEvent] = field(factory=list, init=False)
+
+    def take(self, events: Sequence[ServerEvent]) -> Sequence[ServerEvent]:
+        """Take events, and return those that the client is to be given now.
+
+        Raises:
+            OutputSurfaced: the turn starts afresh, and it is too late for that.
+        """
+        if self.surfaced and not any(
+            event.type in FAILURES or isinstance(event, Restarted) for event in events
+        ):
+            return events
+        for event in events:
+            if isinstance(event, Restarted):
+                if self.surfaced:
+                    raise OutputSurfaced(event.reason)
+                self._held.clear()
+                self.last_words = None
+            elif event.type in FAILURES:
+                self.last_words = event
+            else:
+                self._held.append(event)
+        if not self.surfaced and all(event.type in ANNOUNCEMENTS for event in self._held):
+            return ()
+        self.surfaced = True
+        given, self._held = self._held, []
+        return given
+
+    def release(self) -> Sequence[ServerEvent]:
+        """The turn has failed for good: return what is held, the words of its failure last."""
+        given, self._held = self._held, []
+        if self.last_words is not None:
+            given.append(self.last_words)
+            self.last_words = None
+        return given

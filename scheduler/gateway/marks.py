@@ -1,0 +1,132 @@
+"""What an item of a transcript is, whichever way a client writes it: a digest that equal items share. Pure.
+
+Theory of operation
+    A client that keeps its own history sends back what the server once said: with or without ids and status, with
+    text as a string or as parts, with empty lists and nulls left out or filled in, with a call's arguments as they
+    were or printed anew. All these are one item, and have one mark. What a model could tell apart has another one:
+    a role, a word, a call's id or arguments, an annotation, a field that we do not know.
+
+    Reasoning is special: clients may leave it out, and nothing is lost that the server did not choose to show. So it
+    does not count in the chain of marks; but where it is given it has to be the reasoning that belongs in that
+    place. It is told by its encrypted content, or its id, or what it says, whichever there is, in that order.
+
+    An item that does its work out of sight (a web search, a generated image) is told by its id as well: two searches
+    may look alike and have found different things.
+
+    Marks of items that were seen before are found by the bytes of their text; only what is new is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+
+from pool.wire.codec import from_json, to_json
+from pool.wire.events import Encoded
+
+SIZE = 16  # bytes of a digest
+_TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+_KEPT = 50_000  # texts whose marks are remembered
+
+
+@frozen
+class Mark:
+    """The digest of an item; of reasoning, what it may be told by, the surest first."""
+
+    digest: bytes
+    evidence: tuple[bytes, ...] = ()
+
+
+def digest(*parts: bytes) -> bytes:
+    """Return the digest of some digests."""
+    return hashlib.blake2b(b"".join(parts), digest_size=SIZE).digest()
+
+
+def mark(item: Mapping[str, Any]) -> Mark:
+    """Return the mark of one item."""
+    if item.get("type") == "reasoning":
+        return Mark(b"", tuple(_evidence(item)))
+    return Mark(digest(to_json(canonical(item))))
+
+
+def canonical(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an item in the one form that all its ways of writing share."""
+    kind = item.get("type") or "message"
+    told_by_id = kind != "message" and "call_id" not in item
+    plain: dict[str, Any] = {"type": kind}
+    for name in sorted(item):
+        value = item[name]
+        if value is None or name in ("type", "status") or (name == "id" and not told_by_id):
+            continue
+        plain[name] = value
+    if kind == "message":
+        plain["content"] = _parts(item.get("content"))
+    elif kind == "function_call":
+        plain["arguments"] = _compact(item.get("arguments"))
+    elif isinstance(item.get("output"), list):
+        plain["output"] = _parts(item["output"])
+    return plain
+
+
+def _parts(content: Any) -> Any:
+    if isinstance(content, str):
+        return [{"text": content}]
+    return [_part(part) for part in content] if isinstance(content, list) else content
+
+
+def _part(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    text = part.get("type") in _TEXTS
+    return {
+        name: part[name]
+        for name in sorted(part)
+        if part[name] is not None
+        and not (text and (name in ("type", "logprobs") or (name == "annotations" and not part[name])))
+    }
+
+
+def _compact(arguments: Any) -> Any:
+    """Return a call's arguments printed in one way, when they are JSON."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return to_json(from_json(arguments)).decode()
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _evidence(item: Mapping[str, Any]) -> Iterable[bytes]:
+    for name in ("encrypted_content", "id"):
+        value = item.get(name)
+        if isinstance(value, str) and value:
+            yield digest(name.encode(), value.encode())
+    said = [_parts(item.get(name)) or [] for name in ("summary", "content")]
+    yield digest(b"said", to_json(said))
+
+
+@define(eq=False)
+class Marks:
+    """Finds the marks of items by their text; remembers the `kept` that were looked up last."""
+
+    kept: int = _KEPT
+    _known: OrderedDict[bytes, Mark] = field(factory=OrderedDict, init=False)
+
+    def of(self, item: Encoded) -> Mark:
+        """Return the mark of an item. Raises `ValueError` when it is no JSON object."""
+        key = digest(item.text)
+        found = self._known.get(key)
+        if found is not None:
+            self._known.move_to_end(key)
+            return found
+        value = from_json(item.text)
+        if not isinstance(value, dict):
+            raise ValueError("an item that is not an object")
+        found = self._known[key] = mark(value)
+        if len(self._known) > self.kept:
+            self._known.popitem(last=False)
+        return found

@@ -1,0 +1,120 @@
+"""A turn told to one client as server-sent events, while it happens.
+
+Theory of operation
+    The turn runs in the client's own task, which writes its events as they come: a batch of them is one write. When
+    the client takes no data, the task waits, and events wait for it in the lane's own queue, within its bounds.
+
+    Nothing is sent before output begins (see `holding`), not even the head of the answer: a turn that fails until
+    then is answered with the status that the server meant. Only when that takes long the head is sent, with a comment
+    to keep the line open, and a failure becomes the last event of the stream.
+
+    Beside it one task waits for the client to leave, which ends the turn, and one looks now and then whether the line
+    has been silent, or stuck, for too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+from attrs import define, field
+
+from pool.web import HttpConnection
+from pool.wire.codec import to_json
+from pool.wire.events import ServerEvent
+from pool.wire.refusal import Refused
+from scheduler.gateway.frames import Voice, sse
+from scheduler.gateway.holding import Holding
+from scheduler.gateway.settings import GatewaySettings
+
+COMMENT = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx holds a stream back otherwise
+}
+
+
+@define(eq=False)
+class Relay:
+    """The answer to one client, as a stream."""
+
+    http: HttpConnection
+    voice: Voice
+    settings: GatewaySettings
+    headers: dict[str, str]
+    holding: Holding = field(factory=Holding, init=False)
+    gone: bool = field(default=False, init=False)  # the client has left, or takes no data
+    _begun: bool = field(default=False, init=False)
+    _last: ServerEvent | None = field(default=None, init=False)  # that the client was told of
+    _sending: trio.Lock = field(factory=trio.Lock, init=False)
+    _since: float = field(factory=trio.current_time, init=False)  # the last write began
+
+    @property
+    def begun(self) -> bool:
+        """The head of the answer has been sent."""
+        return self._begun
+
+    async def hear(self, events: Sequence[ServerEvent]) -> None:
+        """Take events of the turn, and tell the client what it is to be told now."""
+        told = self.holding.take(events)
+        if told:
+            await self.tell(told)
+
+    async def tell(self, events: Sequence[ServerEvent]) -> None:
+        """Tell the client of events."""
+        text = self.voice.text
+        await self.write(b"".join([sse(event.type, text(event)) for event in events]))
+        self._last = events[-1]
+
+    async def fail(self, refused: Refused) -> None:
+        """Say on a stream that has begun that it has failed, and end it."""
+        number = self._last.payload.get("sequence_number") if self._last is not None else None
+        event = {
+            "type": "error",
+            **refused.body()["error"],
+            "sequence_number": number + 1 if isinstance(number, int) else 0,
+        }
+        event["type"] = "error"
+        await self.write(sse("error", to_json(event)))
+
+    async def write(self, data: bytes) -> None:
+        """Send data, and the head before it if that is due. Raises `trio.BrokenResourceError` when nobody listens."""
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            self._since = trio.current_time()
+            if not self._begun:
+                self._begun = True
+                await self.http.begin(200, {**HEADERS, **self.headers})
+            await self.http.send(data)
+        finally:
+            self._sending.release()
+
+    async def mind(self, scope: trio.CancelScope) -> None:
+        """Keep a silent line open, and cut one that is stuck, which cancels `scope`."""
+        keep_alive, send_timeout = self.settings.keep_alive, self.settings.send_timeout
+        while True:
+            stuck = self._sending.locked()
+            await trio.sleep_until(self._since + (send_timeout if stuck else keep_alive))
+            silent = trio.current_time() - self._since
+            if self._sending.locked():
+                if silent >= send_timeout:
+                    self._leave(scope)
+            elif silent >= keep_alive:
+                try:
+                    await self.write(COMMENT)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._leave(scope)
+
+    async def watch(self, scope: trio.CancelScope) -> None:
+        """Cancel `scope` when the client leaves."""
+        await self.http.until_gone()
+        self._leave(scope)
+
+    def _leave(self, scope: trio.CancelScope) -> None:
+        self.gone = True
+        scope.cancel()

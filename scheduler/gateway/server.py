@@ -1,0 +1,85 @@
+"""The gateway on real sockets."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+from attrs import define, field
+
+from scheduler.gateway.gateway import Gateway
+
+
+@define(eq=False)
+class RunningGateway:
+    """A gateway that listens."""
+
+    gateway: Gateway
+    listeners: Sequence[trio.SocketListener]
+    tls: bool = False
+    cut: int = field(default=0, init=False)  # connections that were cut off at the end
+    _accepting: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    _serving: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+
+    @property
+    def url(self) -> str:
+        """The base URL to point clients at."""
+        host, port, *_ = self.listeners[0].socket.getsockname()
+        shown = f"[{host}]" if ":" in host else host
+        return f"http{'s' if self.tls else ''}://{shown}:{port}/v1"
+
+    @property
+    def socket_url(self) -> str:
+        """The URL of its WebSocket."""
+        return "ws" + self.url.removeprefix("http") + "/responses"
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are there go on."""
+        self._accepting.cancel()
+
+    async def stop(self, grace: float) -> int:
+        """Stop accepting, let turns end within `grace` seconds, and cut the rest off; return how many those were."""
+        gateway = self.gateway
+        self.stop_accepting()
+        gateway.stop()
+        with trio.move_on_after(grace):
+            await gateway.deserted()
+        self.cut = gateway.connections
+        self._serving.cancel()
+        return self.cut
+
+
+@asynccontextmanager
+async def serve_gateway(
+    gateway: Gateway, listeners: Sequence[trio.SocketListener], *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RunningGateway]:
+    """Serve clients on these listeners while the block runs. At its end everything is cut off: `stop` first.
+
+    The connections live in a nursery around the block, so an error of the block arrives in an `ExceptionGroup`.
+    """
+    running = RunningGateway(gateway, listeners, tls is not None)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        address = str(stream.socket.getpeername()[0])
+        if tls is None:
+            await gateway.handle(stream, address)
+        else:
+            await gateway.handle(
+                trio.SSLStream(stream, tls, server_side=True, https_compatible=True), address
+            )
+
+    async def serve(*, task_status: trio.TaskStatus[object]) -> None:
+        with running._serving:
+            async with trio.open_nursery() as clients:
+                with running._accepting:
+                    await trio.serve_listeners(
+                        handle, list(listeners), handler_nursery=clients, task_status=task_status
+                    )
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gateway.upstreams.run)
+        await nursery.start(serve)
+        yield running
+        nursery.cancel_scope.cancel()
