@@ -139,7 +139,7 @@ class Connection:
                 return
         strays = exchange.cycle.strays
         try:
-            finished = exchange.feed(payload, len(text))
+            finished = exchange.feed(payload, len(text), text=text)
         except RemoteProtocolError:
             self.memory.failed(stream_id)
             self._over(stream_id, exchange)

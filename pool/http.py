@@ -280,7 +280,7 @@ class HttpExchange:
             return [self.finished.error] if self.finished.error is not None else []
         events: list[ServerEvent] = []
         while not events and self.finished is None:
-            events = [event_of(payload) for payload in await self._more()]
+            events = [event_of(payload, text) for payload, text in await self._more()]
         return events
 
     async def result(self) -> Finished:
@@ -295,17 +295,17 @@ class HttpExchange:
             while await self._answer.chunk():
                 pass
 
-    async def _more(self) -> list[dict[str, Any]]:
+    async def _more(self) -> list[tuple[dict[str, Any], str]]:
         started = self.first_event_at is not None
         chunk = await self._answer.chunk(started=started)
         if not chunk:
             raise ConnectionLost("the stream ended before the response did", sent=True, started=started)
-        payloads: list[dict[str, Any]] = []
+        payloads: list[tuple[dict[str, Any], str]] = []
         for data in self._reader.feed(chunk):
             if self.finished is None and data != b"[DONE]":
                 payload = parse(data)
                 self._take(payload, data)
-                payloads.append(payload)
+                payloads.append((payload, data.decode()))
         return payloads
 
     def _take(self, payload: dict[str, Any], text: bytes = b"") -> None:
