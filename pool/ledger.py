@@ -121,7 +121,19 @@ class Ledger:
                 if other is not lane:
                     self.shelf.put(other)
 
+    def claim(self, lane: Lane, hold: Hold) -> None:
+        """A hold's conversation will be hot on this lane; nobody else is."""
+        hold.lane, lane.hold = lane, hold
+        lane.conn.claimed.add(lane)
+
     def forget(self, lane: Lane, why: str) -> None:
         """Nobody is hot on this lane any more."""
         if lane.hold is not None:
             lane.hold.lane, lane.hold.lost, lane.hold = None, why, None
+            lane.conn.claimed.discard(lane)
+
+    def vacate(self, lane: Lane, why: str, *, now: float) -> None:
+        """Nobody is hot on this lane any more, so an idle one is free."""
+        self.forget(lane, why)
+        if lane.state is LaneState.HELD:
+            self.set_lane(lane, LaneState.FREE, now=now)

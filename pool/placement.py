@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Protocol
 
 from pool.ledger import Shelf
@@ -23,23 +24,60 @@ class Placement(Protocol):
         """
         ...
 
+    def patience(self, waiter: Waiter, *, expected: float) -> float:
+        """Return how many seconds to wait for its own lane, whose connection carries all that it can; 0: not at all.
+
+        `expected`: how long that is expected to take. Only a waiter whose conversation is hot on the lane is asked.
+        """
+        ...
+
 
 class Ladder:
-    """Its own lane if hot, else an idle lane nobody is hot on, else (when the pool cannot grow) the least recent."""
+    """Its own lane if hot, else an idle lane nobody is hot on, else (when the pool cannot grow) the least recent.
+
+    Of the free lanes it takes the one that was used last, so that few connections are busy and the rest age out; but
+    not on a connection where more conversations would be hot than it carries, if it can be helped: one day they all
+    come back at once.
+    """
 
     def first(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
         """Return the waiter's own lane; else a free one, if possible beside the conversation it forks from."""
-        own = shelf.own(waiter.hold)
-        if own is not None:
+        own, model = shelf.own(waiter.hold), waiter.model
+        if own is not None and own.conn.serves(model):
             return own
         near = waiter.near.lane if waiter.near else None
-        if near is not None and near.conn.grantable:
+        if near is not None and near.conn.grantable and near.conn.serves(model):
             for lane in near.conn.lanes:
                 if lane.state is LaneState.FREE:
                     return lane
-        return next(reversed(shelf.free), None)
+        crowded: Lane | None = None
+        unbound: Lane | None = None
+        for lane in reversed(shelf.free):
+            if not lane.conn.serves(model):
+                continue
+            if lane.conn.model != model:
+                unbound = unbound or lane
+            elif lane.conn.roomy:
+                return lane
+            else:
+                crowded = crowded or lane
+        return unbound or crowded
 
     def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
         """Return the lane that was idle longest."""
         # By its age: the shelf's order forgets it when a connection was at its limit, its lanes off the shelf.
-        return min(shelf.held, key=lambda lane: lane.since, default=math.inf)
+        return min(candidates(shelf, waiter), key=lambda lane: lane.since, default=math.inf)
+
+    def patience(self, waiter: Waiter, *, expected: float) -> float:
+        """Never wait."""
+        return 0.0
+
+
+def candidates(shelf: Shelf, waiter: Waiter) -> Collection[Lane]:
+    """Return the idle lanes that others are hot on, and a waiter could take.
+
+    If it can take none, because their connections serve other models: all of them, and the connection has to go.
+    """
+    if waiter.model is None:
+        return shelf.held
+    return [lane for lane in shelf.held if lane.conn.serves(waiter.model)] or shelf.held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 
 import trio
@@ -20,7 +20,7 @@ from pool.placement import Ladder, Placement
 from pool.prospects import Prospects
 from pool.roster import Roster
 from pool.settings import Endpoint, PoolSettings
-from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, LaneState, Leave, Refuse, Waiter
+from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, Lane, LaneState, Leave, Refuse, Waiter
 from pool.slots import Dial as DialCommand
 from pool.stats import LeaseInfo, PoolStats, Recorder
 from pool.stats.lag import LagProbe
@@ -140,9 +140,10 @@ class Pool:
         pin: bool = False,
         polite: bool = False,
         holder: str = "",
+        model: str | None = None,
     ) -> AsyncIterator[Lease]:
         """Lease a lane for the length of the block. See `acquire`."""
-        lease = await self.acquire(hold, near=near, pin=pin, polite=polite, holder=holder)
+        lease = await self.acquire(hold, near=near, pin=pin, polite=polite, holder=holder, model=model)
         try:
             yield lease
         finally:
@@ -156,6 +157,7 @@ class Pool:
         pin: bool = False,
         polite: bool = False,
         holder: str = "",
+        model: str | None = None,
     ) -> Lease:
         """Wait for a lane. Always a checkpoint; cancelling gives back whatever was about to be granted.
 
@@ -165,6 +167,7 @@ class Pool:
             pin: take nothing but the hold's own lane.
             polite: take no lane that another conversation is hot on.
             holder: who is asking, for statistics and for the log.
+            model: which the turn will name. It counts where a connection serves one model only (`one_model`).
 
         Raises:
             PoolClosed: the pool is draining or closed.
@@ -173,7 +176,7 @@ class Pool:
             ConnectionLost: `pin` was asked for and that lane is gone.
         """
         asked = trio.current_time()
-        waiter = _Waiter(hold, near, pin, polite, holder)
+        waiter = _Waiter(hold, near, pin, polite, holder, model if self.endpoint.one_model else None)
         self._apply(self._roster.enqueue(waiter, now=asked))
         try:
             if waiter.lane is None and waiter.error is None:
@@ -206,13 +209,17 @@ class Pool:
         """Start a task that ends with the pool at the latest. It must not raise."""
         self._nursery.start_soon(task, name=name)
 
-    def prospects(self, hold: Hold) -> Prospects:
-        """Say what an `acquire` with this hold could count on."""
+    def prospects(self, hold: Hold, *, model: str | None = None) -> Prospects:
+        """Say what an `acquire` with this hold, and for this model, could count on."""
         roster, ledger = self._roster, self._roster.ledger
         size = len(ledger.open) + len(ledger.dialing)
+        free: Collection[Lane] = ledger.shelf.free
+        wanted = model if self.endpoint.one_model else None
+        if wanted is not None:
+            free = [lane for lane in free if lane.conn.serves(wanted)]
         return Prospects(
-            hot=hold.lane is not None and hold.lane in ledger.shelf.held,
-            idle=len(ledger.shelf.free) > len(roster.waiters),
+            hot=hold.lane is not None and hold.lane in ledger.shelf.held and hold.lane.conn.serves(wanted),
+            idle=len(free) > len(roster.waiters),
             open=bool(ledger.open),
             growing=bool(ledger.dialing) or size < self.settings.max_connections,
             broken=not roster.breaker.closed,

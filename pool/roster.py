@@ -9,9 +9,8 @@ Theory of operation
     A waiter takes a lane at once if the placement names one; else it waits for a connection on its way, or one
     is dialled for it; else, when the pool cannot grow (full, paced, or the dial takes longer than
     `dial_patience`), it takes what the placement names `instead`: a lane that another conversation is hot on.
-    So no waiter waits while a lane it could use is idle, except, briefly, for a fresh connection. Each of the
-    two passes is in order; that the first is over before the second begins keeps a waiter from taking the lane
-    that somebody behind it is hot on, and those who came last are the ones who wait for the dials.
+    So no waiter waits while a lane it could use is idle, except, briefly, for a fresh connection or for its own
+    lane. The waiting line and the two passes over it are `Serving`'s.
 
     Rotation: at its retire line a connection with conversations on it gets a successor, above the maximum if
     need be. When that is open, the old one grants only to those who are hot on it, and tells each (`Leave`) so
@@ -27,15 +26,16 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from attrs import define, field
 
 from pool.breaker import Breaker
-from pool.errors import ConnectionLost, DialFailed, PoolClosed, PoolError, PoolSaturated
+from pool.errors import DialFailed, PoolClosed, PoolSaturated
 from pool.ledger import Ledger
 from pool.pacing import Pacer
 from pool.placement import Ladder, Placement
+from pool.serving import Serving
 from pool.settings import Endpoint, Lanes, PoolSettings
 from pool.slots import (
     Close,
@@ -43,19 +43,15 @@ from pool.slots import (
     Conn,
     ConnState,
     Dial,
-    Grant,
     Hold,
     Lane,
     LaneState,
     Leave,
-    Refuse,
     Waiter,
 )
 
 # At most these shares of a connection's life go to the reserve and the jitter, so that short caps leave a life.
 RESERVE_SHARE, JITTER_SHARE = 0.25, 0.1
-# Waiters in one pass; those behind them are not asked for, so that a long line costs nothing
-TOLD_TO_WAIT = 16
 
 
 @define(eq=False, kw_only=True)
@@ -70,9 +66,7 @@ class Roster:
     pacer: Pacer = field(init=False)
     breaker: Breaker = field(init=False)
     ledger: Ledger = field(factory=Ledger, init=False)
-    waiters: dict[Waiter, None] = field(factory=dict, init=False)
-    # Those of the waiters who take one lane only
-    _pinned: dict[Waiter, None] = field(factory=dict, init=False)
+    _serving: Serving = field(init=False)
     paused: bool = field(default=False, init=False)
     stopped: bool = field(default=False, init=False)
     # Open, past its line: when to drain regardless
@@ -86,6 +80,7 @@ class Roster:
 
     def __attrs_post_init__(self) -> None:
         self.lanes = self.endpoint.lanes
+        self._serving = Serving(self.ledger, self.placement)
         settings = self.settings
         self.pacer = Pacer(settings.dial_rate, settings.dial_burst, self.rng)
         self.breaker = Breaker(
@@ -95,6 +90,11 @@ class Roster:
     def __str__(self) -> str:
         sizes = " ".join(f"{state.value}={len(conns)}" for state, conns in self.ledger.conns.items())
         return f"{sizes} leased={len(self.ledger.leased)} idle={len(self.ledger.shelf)} waiting={len(self.waiters)}"
+
+    @property
+    def waiters(self) -> Mapping[Waiter, None]:
+        """Everybody who waits, in order."""
+        return self._serving.waiters
 
     # What callers do.
 
@@ -106,21 +106,18 @@ class Roster:
         """
         if self.stopped:
             raise PoolClosed("the pool is closed or draining: it grants no new leases")
-        waiter.since = now
-        self.waiters[waiter] = None
-        if waiter.pin:
-            self._pinned[waiter] = None
+        self._serving.join(waiter, now)
         commands = self._settle(now)
         limit = self.settings.max_waiters
         if waiter in self.waiters and len(self.waiters) > limit:
             error = PoolSaturated(waiting=len(self.waiters) - 1, limit=limit, state=str(self))
-            commands.append(self._refuse(waiter, error))
+            commands.append(self._serving.refuse(waiter, error))
         return commands
 
     def withdraw(self, waiter: Waiter, *, now: float) -> list[Command]:
         """A caller stopped waiting. Takes back a lane that it was granted but never saw."""
         if waiter in self.waiters:
-            self._leave_line(waiter)
+            self._serving.leave(waiter)
         if waiter.lane is not None:
             return self.release(waiter.lane, keep=True, now=now)
         return self._settle(now)
@@ -129,6 +126,7 @@ class Roster:
         """A lease ends. `keep`: its hold's conversation is hot on the lane. `fouled`: a response is still running."""
         if lane.conn.state is ConnState.CLOSED:
             return []
+        self._serving.took(now - lane.since)
         if fouled or not keep:
             self.ledger.forget(lane, "failed")
         if fouled:
@@ -142,7 +140,7 @@ class Roster:
         lane = hold.lane
         if lane is None:
             return []
-        self._leave(lane, why, now)
+        self.ledger.vacate(lane, why, now=now)
         return self._settle(now)
 
     def pause(self) -> None:
@@ -157,8 +155,10 @@ class Roster:
     def stop(self, *, now: float) -> list[Command]:
         """Grant nothing more, ever; refuse who waits; drain everything."""
         self.stopped = True
-        refusals = [self._refuse(waiter, PoolClosed("the pool is closing")) for waiter in tuple(self.waiters)]
-        return [*refusals, *self._drain_all("closed", now)]
+        commands: list[Command] = [
+            self._serving.refuse(waiter, PoolClosed("the pool is closing")) for waiter in tuple(self.waiters)
+        ]
+        return [*commands, *self._drain_all("closed", now)]
 
     def rotate(self, *, now: float) -> list[Command]:
         """Put every open connection at its retire line now."""
@@ -230,7 +230,7 @@ class Roster:
         self.ledger.set_conn(conn, ConnState.CLOSED, now=now)
         commands: list[Command] = []
         if not self.breaker.closed and not self.ledger.open and not self.ledger.dialing:
-            commands += [self._refuse(waiter, error) for waiter in tuple(self.waiters)]
+            commands += [self._serving.refuse(waiter, error) for waiter in tuple(self.waiters)]
         return commands + self._settle(now)
 
     def lost(self, conn: Conn, *, useless: bool = False, now: float) -> list[Command]:
@@ -295,10 +295,12 @@ class Roster:
         on_the_way = len(dialing) * self.lanes.in_flight
         waiting = 0
         if self.waiters and not self.paused:
-            self._serve_first(now, commands)
-            waiting = self._unpinned
+            commands += self._serving.first(now)
+            waiting = self._serving.wanting
             while waiting > on_the_way and self._dial(now, commands) is not None:
                 on_the_way += self.lanes.in_flight
+            if waiting > on_the_way and self.endpoint.one_model:
+                on_the_way += self._swap(waiting - on_the_way, now, commands)
             waiting = self._serve_instead(now, commands)
         # Warm-up counts every dial under way, however slow: an outage must not pile up dials that nobody awaits.
         spoken_for = min(waiting, on_the_way)
@@ -307,58 +309,35 @@ class Roster:
             and self._dial(now, commands) is not None
         ):
             on_the_way += self.lanes.in_flight
+        self._wake_at = min(self._wake_at, self._serving.due)
         return commands
 
-    @property
-    def _unpinned(self) -> int:
-        return len(self.waiters) - len(self._pinned)
-
-    def _serve_first(self, now: float, commands: list[Command]) -> None:
-        """Serve, in order, those for whom the placement has a lane without hesitation."""
-        shelf = self.ledger.shelf
-        for waiter in tuple(self._pinned):
-            self._serve_pinned(waiter, now, commands)
-        for waiter in tuple(self.waiters) if shelf or shelf.leaving else ():
-            if waiter not in self._pinned:
-                lane = self.placement.first(shelf, waiter)
-                if lane is not None:
-                    commands.append(self._grant(waiter, lane, now))
-                    if not (shelf or shelf.leaving):
-                        break
-
     def _serve_instead(self, now: float, commands: list[Command]) -> int:
-        """Serve, in order, those who cannot expect a fresh connection soon; return how many go on waiting."""
-        shelf, patience = self.ledger.shelf, self.settings.dial_patience
+        """Serve those who cannot expect a fresh connection soon; return how many go on waiting."""
+        serving, patience = self._serving, self.settings.dial_patience
         soon = [conn.since + patience for conn in self.ledger.dialing if now < conn.since + patience]
         # While dials succeed, those that only wait for others to make room will follow them at once.
-        room = self.settings.max_connections - len(self.ledger.open) - len(self.ledger.dialing)
-        to_come = len(soon) + (max(0, room) if soon and not self.pacer.failures else 0)
-        hurried, told = self._unpinned - to_come * self.lanes.in_flight, 0
-        for waiter in tuple(self.waiters) if hurried > 0 and shelf else ():
-            if waiter not in self._pinned and not waiter.polite:
-                lane = self.placement.instead(shelf, waiter, now=now)
-                if not isinstance(lane, Lane):
-                    self._wake_at = min(self._wake_at, lane)
-                    told += 1
-                    if told == TOLD_TO_WAIT:
-                        break
-                else:
-                    commands.append(self._grant(waiter, lane, now))
-                    hurried -= 1
-                    if not (hurried > 0 and shelf):
-                        break
-        if self._unpinned and soon and shelf:
+        to_come = len(soon) + (max(0, self._room) if soon and not self.pacer.failures else 0)
+        granted, again = serving.instead(serving.wanting - to_come * self.lanes.in_flight, now)
+        commands += granted
+        self._wake_at = min(self._wake_at, again)
+        if serving.wanting and soon and self.ledger.shelf:
             self._wake_at = min(self._wake_at, *soon)
-        return self._unpinned
+        return serving.wanting
 
-    def _serve_pinned(self, waiter: Waiter, now: float, commands: list[Command]) -> None:
-        lane = self.ledger.shelf.own(waiter.hold)
-        if waiter.hold is None or waiter.hold.lane is None:
-            why = waiter.hold.lost if waiter.hold else None
-            error = ConnectionLost(f"the pinned lane is gone ({why or 'never had one'})", sent=False)
-            commands.append(self._refuse(waiter, error))
-        elif lane is not None:
-            commands.append(self._grant(waiter, lane, now))
+    def _swap(self, waiting: int, now: float, commands: list[Command]) -> int:
+        """Replace idle connections that serve other models than is asked for; return the lanes to come."""
+        dialled = 0
+        if self._room <= 0:
+            for conn in self._serving.swaps(math.ceil(waiting / self.lanes.in_flight), now):
+                self._drain(conn, "model", now, commands)
+                dialled += self._dial(now, commands) is not None
+        return dialled * self.lanes.in_flight
+
+    @property
+    def _room(self) -> int:
+        """How many more connections there may be."""
+        return self.settings.max_connections - len(self.ledger.open) - len(self.ledger.dialing)
 
     def _rotate_by(self, conn: Conn, deadline: float) -> None:
         self._rotating[conn] = min(deadline, self._rotating.get(conn, math.inf))
@@ -387,34 +366,6 @@ class Roster:
         self.ledger.add(conn, now=now)
         commands.append(Dial(conn))
         return conn
-
-    def _leave_line(self, waiter: Waiter) -> None:
-        del self.waiters[waiter]
-        self._pinned.pop(waiter, None)
-
-    def _grant(self, waiter: Waiter, lane: Lane, now: float) -> Grant:
-        self._leave_line(waiter)
-        waiter.own = waiter.hold is not None and lane.hold is waiter.hold
-        if lane.hold is not waiter.hold:
-            self.ledger.forget(lane, "stolen")
-            if waiter.hold is not None:
-                if waiter.hold.lane is not None:
-                    self._leave(waiter.hold.lane, "moved", now)
-                waiter.hold.lane, lane.hold = lane, waiter.hold
-        self.ledger.set_lane(lane, LaneState.LEASED, now=now)
-        lane.holder = waiter.holder
-        waiter.lane = lane
-        return Grant(waiter)
-
-    def _refuse(self, waiter: Waiter, error: PoolError) -> Refuse:
-        self._leave_line(waiter)
-        waiter.error = error
-        return Refuse(waiter)
-
-    def _leave(self, lane: Lane, why: str, now: float) -> None:
-        self.ledger.forget(lane, why)
-        if lane.state is LaneState.HELD:
-            self.ledger.set_lane(lane, LaneState.FREE, now=now)
 
     def _idle_lane(self, lane: Lane, now: float) -> list[Command]:
         """A busy lane has nothing in flight any more."""
@@ -452,7 +403,7 @@ class Roster:
             self.ledger.set_conn(conn, ConnState.DRAINING, now=now)
             for lane in conn.lanes:
                 if lane.state is LaneState.HELD:
-                    self._leave(lane, why, now)
+                    self.ledger.vacate(lane, why, now=now)
         if conn.state is not ConnState.CLOSED and not conn.busy:
             why = self._why.pop(conn, why)
             self._end(conn, why, now)

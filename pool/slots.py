@@ -13,6 +13,8 @@ from pool.errors import PoolError
 class ConnState(enum.Enum):
     """A connection's life. Idle is OPEN with no lane busy, so it is not a state."""
 
+    __hash__ = object.__hash__  # an enum's own is Python code, and states are looked up all the time
+
     DIALING = "dialing"
     OPEN = "open"
     # Its successor is open: grants only to those who are hot on it, until they have moved
@@ -32,6 +34,8 @@ CONN_MOVES: Mapping[ConnState, frozenset[ConnState]] = {
 
 class LaneState(enum.Enum):
     """What a lane of a live connection is doing."""
+
+    __hash__ = object.__hash__
 
     FREE = "free"  # idle, and nobody's conversation is remembered on it
     HELD = "held"  # idle, and its hold's conversation is hot on it
@@ -57,10 +61,11 @@ class Hold:
 
     `lost` says why the last lane is gone: stolen, rotated, lost, idle, failed or closed. What the owner expects,
     a placement may weigh: `worth`, the seconds that losing the lane would cost, and `gap`, the seconds between two
-    of its turns.
+    of its turns. `stored`: what the lane remembers can be loaded anywhere.
     """
 
     name: str = ""
+    stored: bool = False
     lane: Lane | None = field(default=None, init=False, repr=False)
     lost: str | None = field(default=None, init=False)
     worth: float = field(default=0.0, init=False)
@@ -102,8 +107,10 @@ class Conn:
     opened_at: float = field(default=0.0, init=False)
     retire_at: float = field(default=0.0, init=False)
     idle_since: float = field(default=0.0, init=False)
+    model: str | None = field(default=None, init=False)  # the one it serves, where it serves one only
     lanes: list[Lane] = field(factory=list, init=False, repr=False)
     busy: set[Lane] = field(factory=set, init=False, repr=False)
+    claimed: set[Lane] = field(factory=set, init=False, repr=False)  # that a conversation has, idle or not
     successor: Conn | None = field(default=None, init=False, repr=False)
     in_flight_limit: int = field(default=1, init=False)
 
@@ -120,6 +127,15 @@ class Conn:
         """Fewer responses are in flight than it carries."""
         return len(self.busy) < self.in_flight_limit
 
+    @property
+    def roomy(self) -> bool:
+        """Fewer conversations have a lane here than it carries responses: all of them could speak at once."""
+        return len(self.claimed) < self.in_flight_limit
+
+    def serves(self, model: str | None) -> bool:
+        """A turn with this model may be taken here. None: any may."""
+        return model is None or self.model is None or self.model == model
+
 
 @define(eq=False)
 class Waiter:
@@ -130,6 +146,7 @@ class Waiter:
     pin: bool = False  # nothing but the hold's own lane will do
     polite: bool = False  # takes no lane that another conversation is hot on
     holder: str = ""
+    model: str | None = None  # where a connection serves one only
     since: float = field(default=0.0, init=False)
     lane: Lane | None = field(default=None, init=False)
     error: PoolError | None = field(default=None, init=False)

@@ -142,7 +142,7 @@ class Attempts:
             )
         if self.over_http is not None:
             return ways.line(holder=self.at.name)
-        return ways.lane(hold, near=self.at.near, holder=self.at.name)
+        return ways.lane(hold, near=self.at.near, holder=self.at.name, model=self.request.model)
 
     async def _admitted(self) -> Turn:
         async with self.at.shared.admission.turn(

@@ -182,7 +182,7 @@ class Conversation:
         if self._busy or at.request is None:
             return  # asked again when the turn is over
         if at.calls and not self.store and self._chain.asked:
-            self._migration.begin(self._shared.fields(at.request, store=False))
+            self._migration.begin(self._shared.fields(at.request, store=False), at.request.model)
         else:
             self._shared.pool.let_go(at.hold, why="rotated")
 

@@ -61,12 +61,14 @@ class Migration:
     _scope: trio.CancelScope | None = field(default=None, init=False)
     _over: trio.Event = field(factory=trio.Event, init=False)
     _fields: Encoded | None = field(default=None, init=False)
+    _model: str = field(default="", init=False)
     _reading: bool = field(default=False, init=False)  # the server has the transcript, or is being sent it
 
-    def begin(self, fields: Encoded) -> None:
-        """Move while nobody waits; `fields` are those of the last turn's request."""
+    def begin(self, fields: Encoded, model: str) -> None:
+        """Move while nobody waits; `fields` and `model` are those of the last turn's request."""
         if self._scope is None:
-            self._scope, self._over, self._fields = trio.CancelScope(), trio.Event(), fields
+            self._scope, self._over = trio.CancelScope(), trio.Event()
+            self._fields, self._model = fields, model
             self.movers.pool.spawn(self._run, name=f"move of {self.name}")
 
     async def make_way(self, *, needed: bool) -> None:
@@ -110,7 +112,8 @@ class Migration:
 
     async def _move(self, fields: Encoded) -> None:
         hold = Hold(self.name)
-        async with self.movers.pool.lease(hold, polite=True, holder=f"{self.name} (moving)") as lease:
+        holder = f"{self.name} (moving)"
+        async with self.movers.pool.lease(hold, polite=True, holder=holder, model=self._model) as lease:
             self._reading = True
             create = ResponseCreate(input=self.chain.asked, generate=False, fields=fields)
             exchange = await lease.send(create)

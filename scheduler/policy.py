@@ -15,6 +15,9 @@ Theory of operation
     Letting the lane, not the waiter, have been idle so long replays even less, but was measured to lose more by
     idle lanes than it saves, and to cost the slowest turns most (bench/placement.py).
 
+    A conversation whose own lane is idle on a connection that is full waits for it if that is expected to cost less
+    than its replay; and if it takes longer than expected, no longer than the replay would (ski rental again).
+
     The time a conversation stays away is guessed from its own average gap: up to it, what is left of it; beyond
     it, half as long again as it has been away already, and ever less likely to come back.
 """
@@ -25,7 +28,7 @@ import math
 from itertools import islice
 
 from pool.ledger import Shelf
-from pool.placement import Ladder
+from pool.placement import Ladder, candidates
 from pool.slots import Hold, Lane, Waiter
 
 # Idle lanes looked at, the least recently used first: a decision costs the same in a pool of any size
@@ -56,11 +59,11 @@ class ByCost(Ladder):
         """Return the best victim's lane, or when the waiter will have waited long enough for it."""
         best: Lane | None = None
         best_gain, least_damage = -math.inf, math.inf
-        for lane in islice(shelf.held, CANDIDATES):
+        for lane in islice(candidates(shelf, waiter), CANDIDATES):
             hold = lane.hold
             assert hold is not None
             idle = now - lane.since
-            cost = damage(hold, idle)
+            cost = 0.0 if hold is waiter.hold else damage(hold, idle)  # its own serves another model
             gain = stays_away(hold.gap, idle) - cost
             least_damage = min(least_damage, cost)
             if gain > best_gain:
@@ -70,3 +73,8 @@ class ByCost(Ladder):
         if best_gain > 0 or now - waiter.since >= least_damage:
             return best
         return max(waiter.since + least_damage, now + SOON)
+
+    def patience(self, waiter: Waiter, *, expected: float) -> float:
+        """Return what the replay would cost, if waiting is expected to cost less."""
+        assert waiter.hold is not None
+        return waiter.hold.worth if expected < waiter.hold.worth else 0.0

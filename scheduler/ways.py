@@ -118,7 +118,7 @@ class Ways:
         """
         if not self.optional:
             return choose(self.setting, View())
-        prospects = self.pool.prospects(hold)
+        prospects = self.pool.prospects(hold, model=request.model)
         view = View(
             size=size,
             frame_cap=self.pool.endpoint.frame_cap,
@@ -137,7 +137,9 @@ class Ways:
             self.pool.probe()
         return reason
 
-    def lane(self, hold: Hold, *, near: Hold | None, holder: str) -> AbstractAsyncContextManager[Lease]:
+    def lane(
+        self, hold: Hold, *, near: Hold | None, holder: str, model: str
+    ) -> AbstractAsyncContextManager[Lease]:
         """Lease a lane. Where HTTP would do as well, nobody waits long for a first connection that does not come.
 
         Raises (when entered):
@@ -146,20 +148,20 @@ class Ways:
         """
         prospects = self.pool.prospects(hold)
         if prospects.open or not self.optional:
-            return self.pool.lease(hold, near=near, holder=holder)
-        return self._first_lane(hold, near, holder, patience=_patience(prospects))
+            return self.pool.lease(hold, near=near, holder=holder, model=model)
+        return self._first_lane(hold, near, holder, model, patience=_patience(prospects))
 
     @asynccontextmanager
     async def _first_lane(
-        self, hold: Hold, near: Hold | None, holder: str, *, patience: float
+        self, hold: Hold, near: Hold | None, holder: str, model: str, *, patience: float
     ) -> AsyncIterator[Lease]:
         lease: Lease | None = None
         with trio.move_on_after(patience):
-            lease = await self.pool.acquire(hold, near=near, holder=holder)
+            lease = await self.pool.acquire(hold, near=near, holder=holder, model=model)
         if lease is None and not self.pool.prospects(hold).open:
             raise DialFailed(f"no connection within {patience:g} s")
         if lease is None:
-            lease = await self.pool.acquire(hold, near=near, holder=holder)
+            lease = await self.pool.acquire(hold, near=near, holder=holder, model=model)
         try:
             yield lease
         finally:

@@ -15,7 +15,10 @@ FILES = sorted(
 # No await, no clock, no randomness: `now` and `rng` are arguments.
 PURE = [
     *sorted(path for path in FILES if path.parent == Path("pool/wire")),
-    *(Path(f"pool/{name}.py") for name in ("slots", "ledger", "placement", "pacing", "roster", "breaker")),
+    *(
+        Path(f"pool/{name}.py")
+        for name in ("slots", "ledger", "placement", "serving", "pacing", "roster", "breaker")
+    ),
     *(Path(f"pool/{name}.py") for name in ("errors", "settings", "retry_after")),
 ]
 IMPURE_MODULES = ("trio", "time", "socket", "asyncio", "threading", "subprocess")

@@ -9,7 +9,7 @@ import pytest
 from pool.errors import ConnectionLost, PoolClosed, PoolSaturated
 from pool.ledger import Shelf
 from pool.placement import Ladder
-from pool.roster import TOLD_TO_WAIT
+from pool.serving import TOLD_TO_WAIT
 from pool.settings import Lanes
 from pool.slots import Hold, Lane, LaneState, Waiter
 from tests.support.rosters import desk
@@ -362,7 +362,7 @@ def test_another_placement_may_leave_some_waiting() -> None:
             return super().instead(shelf, waiter, now=now) if waiter.holder == "chief" else math.inf
 
     desk_ = desk(max_connections=1)
-    desk_.roster.placement = Strict()
+    desk_.roster._serving.placement = Strict()
     desk_.grow()
     lane = desk_.converse(Hold("ada"))
     patient = desk_.ask()
@@ -389,7 +389,7 @@ def test_those_who_had_better_wait_are_asked_again_when_they_said() -> None:
     desk_.now += 1.0
     desk_.converse(Hold("bob"))
     patient = Patient()
-    desk_.roster.placement = patient
+    desk_.roster._serving.placement = patient
     desk_.roster.pause()
     waiters = [desk_.ask() for _ in range(3 * TOLD_TO_WAIT)]
     desk_.did(desk_.roster.resume(now=desk_.now))
