@@ -15,6 +15,7 @@ import click
 COMMANDS = {
     "run": "Run an agent on every task of a file.",
     "emulate": "Serve a Responses API for trying out and testing.",
+    "trace": "Show a trace: who said what where, and what was odd.",
 }
 
 HELP = """Pool warm connections to a Responses API, and schedule fleets of agent runs over them.

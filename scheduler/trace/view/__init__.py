@@ -1,0 +1,1 @@
+"""What `warmline trace` shows: lines for people, 80 columns wide, and values for programs."""

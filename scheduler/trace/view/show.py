@@ -1,0 +1,185 @@
+"""Show what `warmline trace` was asked for."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import click
+from attrs import asdict
+
+from pool.wire.codec import to_json
+from scheduler.trace.har import har_of
+from scheduler.trace.odd import Finding, odd
+from scheduler.trace.reader import Reading, TraceUnreadable, open_reading
+from scheduler.trace.story import Conversation, Story
+from scheduler.trace.tell import tell
+from scheduler.trace.view import listing, timeline
+from scheduler.trace.view.words import WIDTH, cut, headline, moment, plural
+
+T = TypeVar("T")
+
+LABEL = 14  # columns
+OF_A_KIND = 10  # findings shown; all are in --json
+NEAR = 3  # names suggested
+
+
+def show(
+    *,
+    file: str,
+    conversation: str | None,
+    connection: str | None,
+    odd: bool,
+    sort: str | None,
+    slowest: int | None,
+    har: str | None,
+    as_json: bool,
+) -> int:
+    """Show it, and return the exit status."""
+    try:
+        reading = open_reading(file)
+        story = tell(reading)
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror or error}") from None
+    except TraceUnreadable as error:
+        raise click.ClickException(str(error)) from None
+    if har is not None:
+        _write_har(reading, story, har)
+    elif conversation is not None:
+        _show_conversation(story, _named("conversation", conversation, story.conversations), as_json=as_json)
+    elif connection is not None:
+        found = _named("connection", connection, story.connections)
+        rows = timeline.of_connection(found)
+        if as_json:
+            _print_json({"connection": found.name, "rows": [asdict(row) for row in rows]})
+        else:
+            _print_rows(rows)
+    elif odd:
+        _show_odd(story, as_json=as_json)
+    else:
+        order = "slowest" if slowest is not None else sort or "start"
+        _show_list(story, listing.listed(story, sort=order, most=slowest), as_json=as_json)
+    return 0
+
+
+def _named(what: str, name: str, among: Mapping[str, T]) -> T:
+    if name in among:
+        return among[name]
+    near = difflib.get_close_matches(name, among, n=NEAR) or [one for one in among if name in one][:NEAR]
+    hint = f"; is it {' or '.join(near)}?" if near else f"; there are {len(among)}, listed without --{what}"
+    raise click.UsageError(f"no {what} {name!r} in this trace{hint}")
+
+
+def _show_list(story: Story, conversations: list[Conversation], *, as_json: bool) -> None:
+    if as_json:
+        _print_json({**_facts(story), "conversations": [listing.summary(one) for one in conversations]})
+        return
+    for line in headline(story):
+        click.echo(cut(line, WIDTH))
+    if conversations:
+        head, *rows = listing.rows(conversations)
+        click.echo()
+        click.echo(_style(head, dim=True))
+        for row, one in zip(rows, conversations, strict=True):
+            failed = any(turn.error for turn in one.turns)
+            click.echo(_style(row, fg="red") if failed else row)
+
+
+def _show_conversation(story: Story, conversation: Conversation, *, as_json: bool) -> None:
+    if as_json:
+        _print_json({**listing.summary(conversation), **timeline.as_json(conversation)})
+        return
+    tenant = f", tenant {conversation.tenant}" if conversation.tenant else ""
+    turns = plural(len(conversation.turns), "turn")
+    click.echo(
+        _style(
+            cut(f"{conversation.name}{tenant}: {turns} on {', '.join(conversation.lanes)}", WIDTH), bold=True
+        )
+    )
+    _print_rows(timeline.of_conversation(story, conversation))
+
+
+def _print_rows(rows: Iterable[timeline.Row]) -> None:
+    width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
+    for row in rows:
+        prefix = f"{moment(row.at)}  {row.label:<{LABEL}}"
+        text = _printable(row.text)
+        lines = textwrap.wrap(text, width - len(prefix), break_on_hyphens=False) or [""]
+        for number, line in enumerate(lines):
+            start = _style(prefix, dim=True) if not number else " " * len(prefix)
+            click.echo((start + (_style(line, fg="yellow") if row.bad else line)).rstrip())
+
+
+def _show_odd(story: Story, *, as_json: bool) -> None:
+    findings = odd(story)
+    if as_json:
+        _print_json({**_facts(story), "findings": [asdict(one) for one in findings]})
+        return
+    if not findings:
+        click.echo(f"Nothing odd in {plural(len(story.turns), 'turn')}.")
+        return
+    kinds: dict[str, list[Finding]] = {}
+    for one in findings:
+        kinds.setdefault(one.kind, []).append(one)
+    for kind, group in kinds.items():
+        click.echo(_style(f"{kind} ({len(group)})", bold=True))
+        for one in group[:OF_A_KIND]:
+            prefix = f"{moment(one.at)}  "
+            text = textwrap.fill(
+                _printable(one.text),
+                WIDTH,
+                initial_indent=prefix,
+                subsequent_indent=" " * len(prefix),
+                break_on_hyphens=False,
+            )
+            click.echo(text)
+        if len(group) > OF_A_KIND:
+            click.echo(f"           ... and {len(group) - OF_A_KIND} more (all: --json)")
+
+
+def _facts(story: Story) -> dict[str, object]:
+    return {
+        "started": story.header.started,
+        "seconds": round(story.seconds, 6),
+        "contents": story.header.contents,
+        "turns": len(story.turns),
+        "connections": sum(one.dial is not None for one in story.connections.values()),
+        "lost": sum(one.lost for one in story.connections.values()),
+        "dials_failed": len(story.dials_failed),
+        "unrecorded": story.unrecorded,
+    }
+
+
+def _write_har(reading: Reading, story: Story, path: str) -> None:
+    har = har_of(story, reading)
+    if os.path.exists(path) and os.path.samefile(path, reading.path):
+        raise click.UsageError("--har must name another file than the trace.")
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(to_json(har))
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror or error}") from None
+    entries = har["log"]["entries"]
+    messages = sum(len(entry.get("_webSocketMessages", ())) for entry in entries)
+    left_out = "" if story.header.contents else "; contents were not recorded (--trace-contents does that)"
+    click.echo(f"{path}: {plural(len(entries), 'entry', 'entries')}, {plural(messages, 'message')}{left_out}")
+
+
+def _print_json(value: object) -> None:
+    click.echo(to_json(value).decode())
+
+
+def _style(text: str, *, dim: bool = False, bold: bool = False, fg: str | None = None) -> str:
+    # click takes the colours out again where stdout is no terminal.
+    plain = bool(os.environ.get("NO_COLOR"))
+    return text if plain else click.style(text, dim=dim or None, bold=bold or None, fg=fg)
+
+
+def _printable(text: str) -> str:
+    """A name or an error may hold anything; nothing of it shall steer the terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
