@@ -63,4 +63,6 @@ class Standing:
         """The run is over: learn how many turns it took."""
         if self.request is not None:
             self.shared.ways.ended(self.request, self.turns)
+            if self.turns:
+                self.shared.recorder.run_over(self.request.model, self.turns)
             self.counted = len(self.placements)

@@ -36,6 +36,22 @@ class ModelStats(Snapshot):
         "Gap from a turn that asked for tools to the call of the next, on one conversation."
     )
 
+    # What the planner needs to know of the load.
+    hot_turn: Distribution = distribution(
+        "From the send of a hot turn to its end: how long its lane was busy."
+    )
+    context_tokens: Mapping[str, int] = counter(
+        "Tokens of finished turns, input and output, by the reason of their placement.",
+        unit="tokens",
+        by="reason",
+    )
+    output_after: Mapping[str, float] = counter(
+        "Time from the send to the first output, by the reason of the placement.", unit="seconds", by="reason"
+    )
+    runs: Mapping[str, int] = counter(
+        "Runs that are over, by how many turns they took, rounded up.", by="turns"
+    )
+
     @property
     def turns(self) -> int:
         """Finished turns."""
@@ -120,6 +136,12 @@ class SchedulerStats(Snapshot):
         return self.total.tool_time
 
 
+def length_of(turns: int) -> int:
+    """Return the number of turns that a run is counted under: exact up to 16, then four to a doubling, rounded up."""
+    step = 1 << max(0, (turns - 1).bit_length() - 3)
+    return turns if turns <= 16 else -(-turns // step) * step
+
+
 @define(eq=False)
 class _Model:
     """What is counted of one model."""
@@ -138,6 +160,10 @@ class _Model:
     first_token: Histogram = field(factory=Histogram, init=False)
     turn: Histogram = field(factory=Histogram, init=False)
     tool_time: Histogram = field(factory=Histogram, init=False)
+    hot_turn: Histogram = field(factory=Histogram, init=False)
+    context_tokens: Counter[str] = field(factory=Counter, init=False)
+    output_after: dict[str, float] = field(factory=dict, init=False)
+    runs: Counter[str] = field(factory=Counter, init=False)
 
     def snapshot(self) -> ModelStats:
         return ModelStats(
@@ -157,6 +183,10 @@ class _Model:
             first_token=self.first_token.snapshot(),
             turn=self.turn.snapshot(),
             tool_time=self.tool_time.snapshot(),
+            hot_turn=self.hot_turn.snapshot(),
+            context_tokens=self.context_tokens,
+            output_after=self.output_after,
+            runs=self.runs,
         )
 
 
@@ -175,7 +205,9 @@ class TurnRecorder:
         """Count a finished turn. `waited` and `first_token` are seconds from its call, like those in `turn`."""
         seen = self._of(model)
         placement, usage = turn.placement, turn.usage
-        seen.placements[placement.reason] += 1
+        reason = placement.reason
+        seen.placements[reason] += 1
+        seen.context_tokens[reason] += usage.total_tokens
         seen.sent += placement.bytes_sent
         seen.saved += placement.bytes_saved
         seen.tokens_saved += placement.tokens_saved
@@ -188,11 +220,18 @@ class TurnRecorder:
         seen.first_event.record(turn.first_event)
         if first_token is not None:
             seen.first_token.record(first_token)
+            seen.output_after[reason] = seen.output_after.get(reason, 0.0) + first_token - waited
+        if reason == "hot":
+            seen.hot_turn.record(turn.seconds - waited)
         seen.turn.record(turn.seconds)
 
     def came_back(self, model: str, away: float) -> None:
         """Count the time that tools took between two turns."""
         self._of(model).tool_time.record(away)
+
+    def run_over(self, model: str, turns: int) -> None:
+        """Count a run that is over."""
+        self._of(model).runs[str(length_of(turns))] += 1
 
     def snapshot(
         self, *, moves: Mapping[str, int], admission: AdmissionStats, pool: PoolStats

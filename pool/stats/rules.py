@@ -187,6 +187,8 @@ def _dump_distribution(value: Distribution) -> dict[str, Any]:
 
 
 def _load_distribution(value: Any) -> Distribution:
+    if isinstance(value, Distribution):
+        return value
     text = _mapping(value).get("histogram", "")
     if not isinstance(text, str):
         raise ValueError(f"histogram: {text!r} is not a text")

@@ -82,6 +82,27 @@ class Snapshot:
                     raise ValueError(f"{attribute.name}: {error}") from None
         return cls(**found)
 
+    def gauges(self) -> Self:
+        """Return only what is of the moment."""
+        return self._only("gauge", "note")
+
+    def counters(self) -> Self:
+        """Return only what runs from the opening: counters and distributions."""
+        return self._only("counter", "distribution")
+
+    def _only(self, *kinds: str) -> Self:
+        kept: dict[str, Any] = {}
+        for attribute in fields(type(self)):  # type: ignore[arg-type]
+            name, rule = attribute.name, rule_of(attribute)
+            value = getattr(self, name)
+            if rule.kind == "part" and rule.by is not None:
+                kept[name] = {key: one._only(*kinds) for key, one in value.items()}
+            elif rule.kind == "part":
+                kept[name] = value._only(*kinds)
+            elif rule.kind in kinds:
+                kept[name] = value
+        return type(self)(**kept)
+
     def series(self) -> Iterator[Series]:
         """Yield every field of this snapshot and of its parts. What has no value yet for a label is not there."""
         yield from _series(self, (), {})

@@ -25,7 +25,9 @@ class Address:
         """
         host, colon, port = text.rpartition(":")
         if colon and not host:
-            raise ValueError(f"{text!r}: the host is missing; say 127.0.0.1:{port or 'PORT'} or only the port")
+            raise ValueError(
+                f"{text!r}: the host is missing; say 127.0.0.1:{port or 'PORT'} or only the port"
+            )
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:

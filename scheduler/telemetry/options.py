@@ -34,7 +34,7 @@ class TelemetryChoice:
     otel: bool = False
 
 
-class AddressType(click.ParamType):
+class AddressType(click.ParamType[Address]):
     """`[HOST:]PORT`."""
 
     name = "address"
@@ -51,7 +51,9 @@ class AddressType(click.ParamType):
 
 OPTIONS = (
     click.option(
-        "--stats", metavar="FILE.hlog", help="Append histograms of every interval, in HdrHistogram's log format."
+        "--stats",
+        metavar="FILE.hlog",
+        help="Append histograms of every interval, in HdrHistogram's log format.",
     ),
     click.option(
         "--stats-interval",
