@@ -13,6 +13,7 @@ from pool.emulator.context import Context
 from pool.emulator.faults import Fault, FaultPlan, Kind
 from pool.emulator.memory import ConnectionMemory, Remembered, Store
 from pool.emulator.plan import Plan, plan_turn
+from pool.emulator.playback import Answer, Place, Playback
 from pool.emulator.prompt_cache import PromptCache
 from pool.emulator.request import Request
 from pool.emulator.response import response_object
@@ -37,6 +38,8 @@ class Prepared:
     turn: Turn
     faults: tuple[Fault, ...]
     wait: float
+    recorded: Answer | None = None  # follow its timing
+    place: Place | None = None  # of it in the schedule
 
     def fault(self, kind: Kind) -> Fault | None:
         """Return the fault of this kind, if it fires."""
@@ -53,11 +56,14 @@ class Service:
     stats: EmulatorStats = field(init=False, factory=EmulatorStats)
     store: Store = field(init=False, factory=Store)
     faults: FaultPlan = field(init=False)
+    playback: Playback | None = field(init=False, default=None)
     prompts: PromptCache = field(init=False)
     _creates: int = field(init=False, default=0)
     _ids: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
+        if self.settings.schedule is not None:
+            self.playback = Playback(self.settings.schedule)
         self.faults = FaultPlan(self.settings.faults, random.Random(self.settings.seed))
         self.prompts = PromptCache(self.settings.prompt_cache)
 
@@ -75,6 +81,12 @@ class Service:
         create = self._creates
         if "emulator" not in request.raw.get("metadata", {}):
             request = evolve(request, script=self.settings.default_script)
+        place, recorded = None, None
+        if self.playback is not None and request.generate:
+            place = self.playback.place(request)
+            recorded = self.playback.answer(place)
+        if recorded is not None:
+            request = evolve(request, script=recorded.script(request.script))
         parent, hydrated = self._parent(request, memory)
         start = Context() if parent is None else parent.context
         context = start.extended(self.resolved(request.input))
@@ -94,7 +106,9 @@ class Service:
         wait = self.settings.latency.before_first(
             uncached=turn.input_tokens - turn.cached_tokens, hydrated=hydrated
         )
-        return Prepared(turn=turn, faults=faults, wait=wait)
+        if recorded is not None:
+            wait = recorded.first
+        return Prepared(turn=turn, faults=faults, wait=wait, recorded=recorded, place=place)
 
     def assembled(self, request: Request) -> tuple[Context, list[Mapping[str, Any]]]:
         """Return the whole context of a request that may only build on stored responses, and its own items."""
@@ -203,10 +217,13 @@ class Service:
             fail_at=None if failed is None else failed.at,
         )
 
-    def keep(self, turn: Turn) -> None:
+    def keep(self, prepared: Prepared) -> None:
         """Store a turn that ended, when its request asked for that."""
+        turn = prepared.turn
         ended = turn.terminal
         assert ended is not None
+        if self.playback is not None and prepared.place is not None and turn.remembered is not None:
+            self.playback.said(prepared.place, turn.id, turn.output)
         if turn.remembered is None:
             self.stats.failed += 1
         else:

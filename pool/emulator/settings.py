@@ -9,6 +9,7 @@ from attrs import Attribute, field, frozen
 from pool.auth import Secret
 from pool.emulator.faults import Fault, parse_faults
 from pool.emulator.latency import Latency
+from pool.emulator.playback import Schedule
 from pool.emulator.script import Script, parse_script
 from pool.errors import SettingsError
 from pool.settings import MIB, Lanes
@@ -54,6 +55,7 @@ class EmulatorSettings:
     lanes: Lanes = field(factory=Lanes.multi)
     max_age: float = field(default=3600.0, validator=_above_zero)  # then the limit error and the close
     latency: Latency = field(factory=Latency, converter=_latency)  # also as text; see latency.py
+    schedule: Schedule | None = None  # recorded answers, with their own timing instead of `latency`
     faults: tuple[Fault, ...] = field(default=(), converter=_faults)  # also as text; see faults.py
     seed: int = 0  # of the model's choices and of faults with a probability
     # For requests that steer nothing; also text

@@ -42,9 +42,11 @@ async def speak(service: Service, prepared: Prepared, line: Line) -> None:
     """Say the whole turn. Returns after the terminal event was sent; raises `LineEnded`."""
     turn = prepared.turn
     per_token = service.settings.latency.output
+    recorded = prepared.recorded
     aimed = [fault for fault in prepared.faults if fault.kind in _AT_EVENT]
     drip = prepared.fault(Kind.DRIP)
     await trio.sleep(prepared.wait)
+    began = trio.current_time()
     number = -1
     for number, step in enumerate(turn.events()):
         for fault in aimed:
@@ -52,10 +54,12 @@ async def speak(service: Service, prepared: Prepared, line: Line) -> None:
                 await _strike(fault, line)
         if drip is not None and number >= drip.at:
             await trio.sleep(_DRIP if drip.seconds is None else drip.seconds)
-        if step.tokens and per_token:
+        if recorded is not None:
+            await trio.sleep_until(began + recorded.at(number, last=turn.terminal is not None))
+        elif step.tokens and per_token:
             await trio.sleep(step.tokens * per_token)
         if turn.terminal is not None:
-            service.keep(turn)
+            service.keep(prepared)
             line.ended(prepared)
         await line.say(step.event)
     for fault in aimed:

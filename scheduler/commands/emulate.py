@@ -10,6 +10,7 @@ import click
 import trio
 
 from pool.emulator import EmulatorSettings, serve_emulator
+from pool.emulator.playback import Schedule
 from pool.errors import SettingsError
 from pool.settings import Lanes
 
@@ -46,6 +47,12 @@ _LANES = {"single": Lanes.single, "multi": Lanes.multi}
 @click.option(
     "--faults", default="", help="What goes wrong, e.g. 'drop,at=5,p=0.1; refuse,status=503,connection=2'."
 )
+@click.option(
+    "--trace",
+    "recorded",
+    metavar="FILE",
+    help="Play back the answers of a trace, with their timing; --latency and scripts then do not count.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the model's choices and of chance.")
 @click.option("--api-key", envvar="WARMLINE_EMULATOR_KEY", help="Ask every client for this key.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file; with --tls-key serves TLS.")
@@ -58,6 +65,7 @@ def emulate(
     prompt_cache: float,
     script: str,
     faults: str,
+    recorded: str | None,
     seed: int,
     api_key: str | None,
     tls_cert: Path | None,
@@ -73,6 +81,7 @@ def emulate(
       warmline emulate
       warmline emulate --listen 127.0.0.1:0 --latency typical --max-age 600
       warmline emulate --faults 'rate_limit,p=0.05,retry_after=0.5' --seed 7
+      warmline emulate --trace fleet.trace
     """
     host, port = _address(listen)
     try:
@@ -83,6 +92,7 @@ def emulate(
             prompt_cache=prompt_cache,
             default_script=script,
             faults=faults,
+            schedule=None if recorded is None else _schedule(recorded),
             seed=seed,
             api_key=api_key,
         )
@@ -93,6 +103,18 @@ def emulate(
         trio.run(_serve, settings, host, port, tls)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {listen}: {error.strerror or error}") from None
+
+
+def _schedule(path: str) -> Schedule:
+    from scheduler.trace.playback import schedule_of
+    from scheduler.trace.reader import TraceUnreadable
+
+    try:
+        return schedule_of(path)
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror or error}") from None
+    except TraceUnreadable as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _address(listen: str) -> tuple[str, int]:

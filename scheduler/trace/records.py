@@ -5,7 +5,8 @@ Theory of operation
     have `at` (seconds since `started` of the header, on the monotonic clock) and `what`:
 
         out       a message left                  lane conv type bytes items parent warm_up
-        in        a message came                  lane conv type bytes seq response status usage item code stray
+        in        a message came                  lane conv type bytes chars seq response status usage
+                                                  item name code stray
         pool      a pool was made                 pool endpoint url
         dialled, dial_failed                      conn seconds | conn seconds status error
         ended     a connection                    conn lost why code reason age cut

@@ -115,6 +115,9 @@ class Scribe:
         sequence = payload.get("sequence_number")
         if type(sequence) is int:
             line["seq"] = sequence
+        delta = payload.get("delta")
+        if isinstance(delta, str):
+            line["chars"] = len(delta)
         response, item = payload.get("response"), payload.get("item")
         if isinstance(response, dict):
             line |= _response_of(response)

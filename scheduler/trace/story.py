@@ -24,7 +24,7 @@ class Exchange:
     events: array[float] = field(factory=lambda: array("d"))  # when each came
     received: int = 0  # bytes
     deltas: int = 0
-    text: int = 0  # deltas of text
+    chars: int = 0  # in the deltas
     first_output: float | None = None  # when the first event beyond "it has started" came
     ended: float | None = None
     status: str = "open"  # completed, incomplete, failed, refused, lost

@@ -114,7 +114,7 @@ class _Teller:
         exchange.received += int(line["bytes"])
         if kind.endswith(".delta"):
             exchange.deltas += 1
-            exchange.text += kind == "response.output_text.delta"
+            exchange.chars += int(line.get("chars", 0))
         elif kind == "response.output_item.done" and line.get("item") == "function_call":
             exchange.calls.append(str(line.get("name", "")))
         if exchange.first_output is None and kind not in STARTED:
