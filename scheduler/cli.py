@@ -14,6 +14,7 @@ import click
 
 COMMANDS = {
     "run": "Run an agent on every task of a file.",
+    "serve": "Serve the Responses API to any client over the pool.",
     "emulate": "Serve a Responses API for trying out and testing.",
     "trace": "Show a trace: who said what where, and what was odd.",
 }

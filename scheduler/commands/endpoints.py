@@ -65,8 +65,8 @@ class EndpointChoice:
         """Whether the emulator is to be started by us."""
         return self.endpoint == "emulator" and self.url is None
 
-    def build(self, url: str | None = None) -> Endpoint:
-        """Return the endpoint; `url` is the embedded emulator's.
+    def build(self, url: str | None = None, *, keyless: bool = False) -> Endpoint:
+        """Return the endpoint; `url` is the embedded emulator's; `keyless`: others bring their keys.
 
         Raises:
             click.UsageError: the options do not go together.
@@ -77,6 +77,10 @@ class EndpointChoice:
             from pool.settings import Lanes
 
             endpoint = endpoint.with_(lanes=Lanes.multi() if self.lanes == "multi" else Lanes.single())
+        if keyless:
+            from pool.auth import NoAuth
+
+            return endpoint.with_(auth=NoAuth())
         endpoint.auth.check()
         return endpoint
 

@@ -45,6 +45,7 @@ class Core:
 
     upstreams: Upstreams
     library: Library
+    running: set[Conversation] = field(factory=set, init=False)  # that have a turn under way
     _marks: Marks = field(factory=Marks, init=False)
     # Turns from there are under way
     _busy: dict[Point, tuple[Upstream, Conversation]] = field(factory=dict, init=False)
@@ -92,12 +93,14 @@ class Core:
                 self.library.touch(point)
                 self._busy[point] = upstream, conversation
             done: Point | None = None
+            self.running.add(conversation)
             try:
                 turn = await conversation.turn(list(place.items), asked.request(), on_events=hear)
                 same = conversation.generation == generation
                 done = self._remember(caller, asked, place, turn, conversation, known if same else None)
                 return turn
             finally:
+                self.running.discard(conversation)
                 if point is not None and self._busy.get(point) == (upstream, conversation):
                     del self._busy[point]
                 self._leave(upstream, conversation, done or point)

@@ -19,7 +19,8 @@ class RunningGateway:
     gateway: Gateway
     listeners: Sequence[trio.SocketListener]
     tls: bool = False
-    cut: int = field(default=0, init=False)  # connections that were cut off at the end
+    cut: int = field(default=0, init=False)  # turns that were cut off at the end
+    _patience: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _accepting: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _serving: trio.CancelScope = field(factory=trio.CancelScope, init=False)
 
@@ -41,14 +42,23 @@ class RunningGateway:
 
     async def stop(self, grace: float) -> int:
         """Stop accepting, let turns end within `grace` seconds, and cut the rest off; return how many those were."""
-        gateway = self.gateway
         self.stop_accepting()
-        gateway.stop()
-        with trio.move_on_after(grace):
-            await gateway.deserted()
-        self.cut = gateway.connections
+        self.gateway.stop()
+        with self._patience:
+            self._patience.deadline = trio.current_time() + grace
+            await self.gateway.deserted()
+        self.cut = len(self.gateway.core.running)
         self._serving.cancel()
         return self.cut
+
+    def cut_off(self) -> None:
+        """End the grace: what still runs is cut off."""
+        self._patience.cancel()
+
+    @property
+    def cutting(self) -> bool:
+        """The grace is over."""
+        return self._patience.cancel_called
 
 
 @asynccontextmanager

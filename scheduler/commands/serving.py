@@ -1,0 +1,178 @@
+"""Check everything that `warmline serve` was given, serve until told to stop, and say what was cut off."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import click
+import trio
+from attrs import field, frozen
+
+from pool.settings import MIB, Endpoint, PoolSettings
+from scheduler.commands.display import Quiet
+from scheduler.commands.embedded import EmbeddedSettings, embedded_emulator
+from scheduler.commands.endpoints import EndpointChoice
+from scheduler.commands.notices import logging_to
+from scheduler.commands.stopping import SIGNALS, end_process
+from scheduler.fleet.report import plural
+from scheduler.gateway.config import Tables
+from scheduler.gateway.gateway import Gateway
+from scheduler.gateway.keys import KeyRing, Policy
+from scheduler.gateway.listening import address_of, check_exposure, inherited, listeners_of, open_sockets
+from scheduler.gateway.server import RunningGateway, serve_gateway
+from scheduler.gateway.settings import GatewaySettings
+from scheduler.gateway.upstreams import Upstreams
+from scheduler.settings import SchedulerSettings
+from scheduler.telemetry.options import TelemetryChoice, open_telemetry
+
+SINGLE_LANES = 64  # connections where each carries one turn at a time
+
+
+@frozen(kw_only=True)
+class Plan:
+    """Everything that was asked for, checked. `endpoint` is None until the emulator has been started."""
+
+    listen: tuple[str, int]
+    choice: EndpointChoice
+    endpoint: Endpoint | None
+    settings: GatewaySettings
+    pool: PoolSettings
+    scheduler: SchedulerSettings
+    ring: KeyRing
+    connections: int | None
+    tls: ssl.SSLContext | None
+    telemetry: TelemetryChoice
+    display: Quiet = field(repr=False)
+
+
+def execute(
+    choice: EndpointChoice,
+    tables: Tables,
+    telemetry: TelemetryChoice,
+    *,
+    listen: str,
+    client_keys: Policy,
+    connections: int | None,
+    memory: int,
+    grace: float,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    debug: bool,
+) -> int:
+    """Return the exit status."""
+    ring = KeyRing(client_keys, tables.keys)
+    host, port = address_of(listen)
+    check_exposure(host, client_keys)
+    plan = Plan(
+        listen=(host, port),
+        choice=choice,
+        endpoint=None if choice.embedded else choice.build(keyless=client_keys == "forward"),
+        settings=GatewaySettings(memory_bytes=memory * MIB, grace=grace),
+        pool=PoolSettings(**tables.pool),
+        scheduler=SchedulerSettings(
+            **{"tenants": ring.tenants, "budgets": tables.budgets, **tables.scheduler}
+        ),
+        ring=ring,
+        connections=connections if connections is not None else tables.pool.get("max_connections"),
+        tls=tls_context(tls_cert, tls_key),
+        telemetry=telemetry,
+        display=Quiet(sys.stderr),
+    )
+    with logging_to(plan.display, verbose=debug) as notices:
+        notices.muted = False
+        trio.run(_serve, plan)
+    return 0
+
+
+def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return what the front speaks TLS with, if it does."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key belong together; give both")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise click.UsageError(f"--tls-cert {cert} and --tls-key {key} cannot be used: {error}") from None
+    return context
+
+
+async def _serve(plan: Plan) -> None:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with AsyncExitStack() as stack:
+            endpoint = plan.endpoint
+            if endpoint is None:
+                url = await stack.enter_async_context(embedded_emulator(EmbeddedSettings()))
+                endpoint = plan.choice.build(url)
+            gateway = gateway_of(plan, endpoint)
+            sockets = inherited(os.environ, os.getpid()) or await _listening(plan)
+            await stack.enter_async_context(
+                open_telemetry(plan.telemetry, lambda: gateway.upstreams.sources, say=plan.display.say)
+            )
+            running = await stack.enter_async_context(
+                serve_gateway(gateway, listeners_of(sockets), tls=plan.tls)
+            )
+            greet(endpoint, running, plan.ring.policy)
+            await until_stopped(signals, running, plan)
+
+
+async def _listening(plan: Plan) -> list[socket.socket]:
+    host, port = plan.listen
+    try:
+        return await open_sockets(host, port)
+    except OSError as error:
+        where = f"{host}:{port}"
+        raise click.ClickException(f"cannot listen on {where}: {error.strerror or error}") from None
+
+
+def gateway_of(plan: Plan, endpoint: Endpoint) -> Gateway:
+    """Return the gateway to this endpoint."""
+    most = plan.connections
+    if most is None:
+        most = SINGLE_LANES if endpoint.lanes.count == 1 else plan.pool.max_connections
+    upstreams = Upstreams(
+        endpoint,
+        plan.settings,
+        pool_settings=plan.pool.with_(max_connections=most),
+        scheduler_settings=plan.scheduler,
+    )
+    return Gateway(upstreams, plan.settings, plan.ring)
+
+
+def greet(endpoint: Endpoint, running: RunningGateway, policy: Policy) -> None:
+    """Say where clients find the gateway, and how."""
+    click.echo(f"warmline gateway to {endpoint.name} ready at {running.url} ({running.socket_url})")
+    key = {
+        "forward": "each client's own key travels upstream",
+        "virtual": "clients need a key of the gateway's (--new-key NAME makes one)",
+        "open": "clients need no key, but SDKs ask for one: OPENAI_API_KEY=any",
+    }[policy]
+    click.echo(f"point clients at it: OPENAI_BASE_URL={running.url}   ({key})")
+
+
+async def until_stopped(signals: AsyncIterator[int], running: RunningGateway, plan: Plan) -> None:
+    """Serve until a signal; then let turns end within the grace. The second signal cuts them off."""
+    number = await anext(aiter(signals))
+    gateway, grace, say = running.gateway, plan.settings.grace, plan.display.say
+    turns = plural(len(gateway.core.running), "turn")
+    say(f"stopping: {turns} may end within {grace:g} s; Ctrl-C again cuts them off")
+    async with trio.open_nursery() as nursery:
+
+        async def stop() -> None:
+            await running.stop(grace)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop)
+        async for number in signals:
+            if not running.cutting:
+                running.cut_off()
+            else:
+                end_process(number)
+    say(f"stopped; {plural(running.cut, 'turn')} cut off" if running.cut else "stopped; every turn has ended")
