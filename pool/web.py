@@ -91,6 +91,7 @@ class HttpConnection:
         init=False, default=b"", repr=False
     )  # of the head that was read last, and what came with it
     _parser: h11.Connection = field(init=False, repr=False)
+    _bodiless: bool = field(init=False, default=False)  # the answer is a head alone: to HEAD
 
     def __attrs_post_init__(self) -> None:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self.max_head)
@@ -112,6 +113,7 @@ class HttpConnection:
                         self.raw += data
                         self._parser.receive_data(data)
                     elif isinstance(event, h11.Request):
+                        self._bodiless = event.method == b"HEAD"
                         return Head(
                             method=event.method.decode("latin-1"),
                             target=event.target.decode("latin-1"),
@@ -154,12 +156,12 @@ class HttpConnection:
             yield bytes(event.data)
 
     async def answer(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-        """Send a whole answer; its length is said here."""
+        """Send a whole answer; its length is said here. To HEAD its content is left out."""
         fields = [("content-length", str(len(content))), *headers.items()]
         send = self._parser.send
         parts = (
             send(h11.Response(status_code=status, headers=fields)),
-            send(h11.Data(data=content)),
+            b"" if self._bodiless else send(h11.Data(data=content)),
             send(h11.EndOfMessage()),
         )
         await self.stream.send_all(b"".join(part or b"" for part in parts))
@@ -176,6 +178,11 @@ class HttpConnection:
     async def end(self) -> None:
         """Say that the answer is complete."""
         await self._send(h11.EndOfMessage())
+
+    @property
+    def body_read(self) -> bool:
+        """Nothing more of the present request is to come."""
+        return self._parser.their_state is not h11.SEND_BODY
 
     @property
     def begun(self) -> bool:

@@ -20,6 +20,7 @@ from scheduler.gateway.library import Library
 from scheduler.gateway.passthrough import AnswerBroken, pass_through
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.gateway.upstreams import Upstreams
+from scheduler.gateway.websocket import serve_socket
 
 log = logging.getLogger("warmline.gateway")
 
@@ -180,7 +181,14 @@ class Gateway:
         raise Refused("The request body does not come.", status=408, code="request_timeout")
 
     async def _socket(self, http: HttpConnection, head: Head, caller: Caller) -> None:
-        raise Refused("The gateway has no WebSocket side.", status=426)
+        await serve_socket(
+            http,
+            caller,
+            core=self.core,
+            ring=self.keys,
+            settings=self.settings,
+            stopping=self.stopping,
+        )
 
     async def _health(self, http: HttpConnection, head: Head) -> None:
         ready = head.path == "/healthz" or not self.stopping.is_set()
@@ -200,6 +208,8 @@ class Gateway:
 
     async def _swallowed(self, http: HttpConnection) -> bool:
         """Read what is left of a request; return whether that is all of it."""
+        if http.body_read:
+            return True
         with trio.move_on_after(CLOSING):
             try:
                 async for _ in http.body_parts():
