@@ -55,7 +55,7 @@ async def launch(
         async with trio.open_nursery() as nursery:
             try:
                 if transport != "http":
-                    await _first_contact(scheduler, fall_back=transport == "auto" and bool(endpoint.http_url))
+                    await first_contact(scheduler, fall_back=transport == "auto" and bool(endpoint.http_url))
                 if attend is not None:
                     nursery.start_soon(attend, fleet)
                 await fleet.run(tasks, on_result=on_result)
@@ -73,7 +73,7 @@ async def launch(
     return Landed(report=report, fault=fault)
 
 
-async def _first_contact(scheduler: Scheduler, *, fall_back: bool) -> None:
+async def first_contact(scheduler: Scheduler, *, fall_back: bool) -> None:
     """Get one connection before any task starts: a wrong URL or key shows at once, and not once a task.
 
     Later the pool's and the scheduler's patience with outages is right; here it would only keep a person waiting.

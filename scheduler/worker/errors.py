@@ -82,3 +82,51 @@ class JobError(QueueError):
     def __init__(self, job_id: str, field: str, problem: str) -> None:
         self.job_id, self.field, self.problem = job_id, field, problem
         super().__init__(f"job {job_id!r}: {field!r} {problem}")
+
+
+class HandedBack(QueueError):
+    """The worker is stopping, and the run was at a place where it can be left. Another worker goes on from there."""
+
+
+class CheckpointTooLarge(QueueError):
+    """The steps of a job and its conversation are over the limit: start a new conversation, or raise it."""
+
+    def __init__(self, job_id: str, *, size: int, limit: int) -> None:
+        self.job_id, self.size, self.limit = job_id, size, limit
+        super().__init__(
+            f"job {job_id!r}: its checkpoint would be {size:,} bytes, limit {limit:,}: "
+            "let the agent compact its context, or raise --checkpoint-limit"
+        )
+
+
+class ResultTooLarge(QueueError):
+    """The result is over the limit. Its steps are kept: raise the limit and retry, and no turn is paid again."""
+
+    def __init__(self, job_id: str, *, size: int, limit: int) -> None:
+        self.job_id, self.size, self.limit = job_id, size, limit
+        super().__init__(
+            f"job {job_id!r}: its result is {size:,} bytes, limit {limit:,}: "
+            "raise --result-limit and retry it; no turn is paid again"
+        )
+
+
+class CallInDoubt(QueueError):
+    """A worker died while a tool ran that must not run twice. Whether it has done its work a person has to find out.
+
+    Then: retry the job, which runs the tool again, or retry it with the answer that the tool would have given.
+    """
+
+    def __init__(self, job_id: str, tool: str, call_id: str) -> None:
+        self.job_id, self.tool, self.call_id = job_id, tool, call_id
+        super().__init__(
+            f"{tool} (call {call_id}) was running when its worker died, and is not repeatable: find out whether it "
+            f"has done its work; if not, `warmline jobs retry {job_id}`, else say what it gave with --answer"
+        )
+
+
+class CheckpointUnreadable(QueueError):
+    """A checkpoint cannot be read here: its key is not among those given, it is damaged, or a newer warmline's."""
+
+    def __init__(self, job_id: str, problem: str) -> None:
+        self.job_id, self.problem = job_id, problem
+        super().__init__(f"job {job_id!r}: its checkpoint {problem}")
