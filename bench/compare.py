@@ -10,7 +10,8 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from attrs import evolve, frozen
 
@@ -71,17 +72,26 @@ class Sample:
         return sorted(seconds for lap in self.laps for seconds in lap.runs)
 
 
+def play_together(
+    peer: str, jobs: Iterable[Job], *, environ: Mapping[str, str] | None = None
+) -> list[Sample]:
+    """Have one peer do several jobs at once, each in a process of its own: for jobs that mostly wait."""
+    with ThreadPoolExecutor(16) as threads:
+        return list(threads.map(lambda job: play(peer, job, environ=environ), jobs))
+
+
 def play(peer: str, job: Job, *, environ: Mapping[str, str] | None = None) -> Sample:
     """Have one peer do a job in a fresh process."""
     done = subprocess.run(
         [python(PEERS[peer].environment), "-m", f"bench.peers.{peer}"],
         input=job.to_json(),
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
-        check=True,
         cwd=ROOT,
         env=None if environ is None else dict(environ),
     )
+    if done.returncode:
+        raise RuntimeError(f"{peer} failed:\n{done.stderr}")
     return Sample(peer, tuple(Lap(**lap) for lap in json.loads(done.stdout)))
 
 

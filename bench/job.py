@@ -2,8 +2,8 @@
 
 Theory of operation
     A benchmark starts each peer in a fresh interpreter, writes a `Job` to its standard input and reads the laps
-    from its standard output, both as JSON. A peer opens what it needs, plays all its runs once to warm up, and then
-    `laps` times under a stopwatch. CPU is `time.process_time`: seconds of this process, user and system, all
+    from its standard output, both as JSON. A peer opens what it needs, plays its runs once, with a few turns, to warm
+    up, and then `laps` times under a stopwatch. CPU is `time.process_time`: seconds of this process, user and system, all
     threads; nothing of the server's, and nothing of waiting. Beside it stand the wall clock of the lap and of each
     turn, from the call to its end.
 
@@ -19,11 +19,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, evolve, field, frozen
 
 MODEL = "gpt-6-astra"
 INCLUDE = ["reasoning.encrypted_content"]
 PROMPT = "Walk through the repository and tell me what it does."
+WARM_TURNS = 4
 LANES = 16  # in flight on one connection, where it has lanes
 
 
@@ -77,7 +78,7 @@ class Lap:
     notes: dict[str, float] = field(factory=dict)
 
 
-Play = Callable[[Lap], Awaitable[None]]
+Play = Callable[[Job, Lap], Awaitable[None]]  # all runs at once, each of so many turns as the job says
 
 
 def read_job() -> Job:
@@ -86,14 +87,14 @@ def read_job() -> Job:
 
 
 async def measure(job: Job, opened: Callable[[Job], AbstractAsyncContextManager[Play]]) -> list[Lap]:
-    """Play all runs, once to warm up and then `laps` times; return the laps."""
+    """Play all runs, once with a few turns to warm up and then `laps` times; return the laps."""
     laps: list[Lap] = []
     async with opened(job) as play:
-        await play(Lap())
+        await play(evolve(job, turns=min(WARM_TURNS, job.turns)), Lap())
         for _ in range(job.laps):
             lap = Lap()
             wall, cpu = time.perf_counter(), time.process_time()
-            await play(lap)
+            await play(job, lap)
             lap.cpu, lap.wall = time.process_time() - cpu, time.perf_counter() - wall
             laps.append(lap)
     return laps

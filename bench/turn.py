@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from bench.compare import PEERS, Sample, Spread, Target, play, progress, ratios, table, with_laps
-from bench.job import Job
+from bench.job import WARM_TURNS, Job
 from bench.machine import describe
 from bench.server import emulator, proxy
 from bench.tools import TOOLS
@@ -92,7 +92,7 @@ def _bytes(peer: str, url: str, job: Job) -> tuple[float, float]:
     """Return the bytes of a turn, up and down, handshakes included."""
     with proxy(url) as proxied:
         sample = play(peer, evolve(job, url=proxied.url))
-    turns = 2 * sum(len(lap.turns) for lap in sample.laps)  # a lap to warm up went through, too
+    turns = min(WARM_TURNS, job.turns) + sum(len(lap.turns) for lap in sample.laps)
     return proxied.up / turns, proxied.down / turns
 
 

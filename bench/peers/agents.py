@@ -71,7 +71,6 @@ async def opened(job: Job) -> AsyncIterator[Play]:
             )
             for one in job.tools
         ],
-        model_settings=ModelSettings(metadata=job.metadata, store=False, response_include=INCLUDE),
     )
     async with AsyncOpenAI(api_key="none", base_url=job.url) as client:
         providers = [
@@ -79,10 +78,11 @@ async def opened(job: Job) -> AsyncIterator[Play]:
             for _ in range(job.runs)
         ]
 
-        async def run(provider: OpenAIProvider, lap: Lap) -> None:
+        async def run(provider: OpenAIProvider, job: Job, lap: Lap) -> None:
             started, hooks = time.perf_counter(), Stopwatch(lap)
+            settings = ModelSettings(metadata=job.metadata, store=False, response_include=INCLUDE)
             result = await Runner.run(
-                agent,
+                agent.clone(model_settings=settings),
                 PROMPT,
                 max_turns=job.turns + 1,
                 hooks=hooks,
@@ -92,8 +92,8 @@ async def opened(job: Job) -> AsyncIterator[Play]:
             lap.runs.append(time.perf_counter() - started)
             job.check(hooks.turns, result.final_output)
 
-        async def play(lap: Lap) -> None:
-            await asyncio.gather(*(run(provider, lap) for provider in providers))
+        async def play(job: Job, lap: Lap) -> None:
+            await asyncio.gather(*(run(provider, job, lap) for provider in providers))
 
         yield play
         for provider in providers:

@@ -72,7 +72,7 @@ async def opened(job: Job) -> AsyncIterator[Play]:
     async with AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(open_websocket_url(url)) for _ in range(job.runs)]
 
-        async def play(lap: Lap) -> None:
+        async def play(job: Job, lap: Lap) -> None:
             async with trio.open_nursery() as nursery:
                 for socket in sockets:
                     nursery.start_soon(run, job, socket, lap)

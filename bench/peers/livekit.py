@@ -100,7 +100,7 @@ async def opened(job: Job) -> AsyncIterator[Play]:
 
         pool = ConnectionPool[Socket](connect_cb=connect, close_cb=close, max_session_duration=3600)
 
-        async def play(lap: Lap) -> None:
+        async def play(job: Job, lap: Lap) -> None:
             await asyncio.gather(*(run(job, pool, lap) for _ in range(job.runs)))
 
         yield play

@@ -76,7 +76,7 @@ async def opened(job: Job) -> AsyncIterator[Play]:
             )
             lanes += [session.lane(f"lane-{index}") for index in range(min(LANES, job.runs - len(lanes)))]
 
-        async def play(lap: Lap) -> None:
+        async def play(job: Job, lap: Lap) -> None:
             await asyncio.gather(*(run(job, lane, lap) for lane in lanes))
 
         yield play

@@ -68,7 +68,7 @@ async def opened(job: Job) -> AsyncIterator[Play]:
         client = await stack.enter_async_context(AsyncOpenAI(api_key="none", base_url=job.url))
         connections = [await stack.enter_async_context(client.responses.connect()) for _ in range(job.runs)]
 
-        async def play(lap: Lap) -> None:
+        async def play(job: Job, lap: Lap) -> None:
             await asyncio.gather(*(run(job, connection, lap) for connection in connections))
 
         yield play

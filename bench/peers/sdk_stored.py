@@ -65,7 +65,7 @@ async def opened(job: Job) -> AsyncIterator[Play]:
     """Open a client; it keeps its HTTP connections alive between turns."""
     async with AsyncOpenAI(api_key="none", base_url=job.url) as client:
 
-        async def play(lap: Lap) -> None:
+        async def play(job: Job, lap: Lap) -> None:
             await asyncio.gather(*(run(client, job, lap) for _ in range(job.runs)))
 
         yield play

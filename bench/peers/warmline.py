@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+from attrs import evolve
 
 from bench.job import MODEL, PROMPT, Job, Lap, Play, measure, read_job, report
 from bench.tools import TOOLS
@@ -22,7 +23,6 @@ async def opened(job: Job) -> AsyncIterator[Play]:
         model=MODEL,
         instructions=job.instructions,
         tools=tuple(TOOLS.values()),
-        options={"metadata": job.metadata},
         max_turns=max(50, job.turns),
     )
     if list(agent.request().tools) != job.tools:
@@ -31,17 +31,18 @@ async def opened(job: Job) -> AsyncIterator[Play]:
     settings = PoolSettings(max_connections=max(job.connections, 1 if job.sockets else 8))
     async with open_scheduler(endpoint, pool_settings=settings) as scheduler:
 
-        async def run(lap: Lap) -> None:
+        async def run(agent: Agent, job: Job, lap: Lap) -> None:
             started = time.perf_counter()
             result = await agent.run(scheduler, PROMPT)
             lap.runs.append(time.perf_counter() - started)
             lap.turns += [seconds for _, seconds in result.timings]
             job.check(result.turns, result.text)
 
-        async def play(lap: Lap) -> None:
+        async def play(job: Job, lap: Lap) -> None:
+            playing = evolve(agent, options={"metadata": job.metadata})
             async with trio.open_nursery() as nursery:
                 for _ in range(job.runs):
-                    nursery.start_soon(run, lap)
+                    nursery.start_soon(run, playing, job, lap)
 
         yield play
 
