@@ -8,6 +8,10 @@ Theory of operation
     A create is marked in flight before it is sent. Sending is shielded from cancellation, because half a frame
     would spoil the socket for every lane; it is bounded by `send_timeout` instead, after which the socket is
     given up.
+
+    A fork continues what another lane remembers, and finds it only as long as that lane has not gone on. So a lane
+    sends nothing while a fork of its latest response has been sent but not begun: the fork's first event says that
+    it has what it needs. (Nothing is waited for where the parent is stored: it can be loaded.)
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from pool.wire.memory import Memory
 AGE_LIMIT = "websocket_connection_limit_reached"
 NAME_LIMIT = "websocket_stream_limit_reached"
 FRAME_MARGIN = 16  # bytes of framing around a message
+# s, that a lane waits for its forks to begin: after that they are worth a replay less than the wait
+FORK_PATIENCE = 5.0
 
 
 @define(eq=False, kw_only=True)
@@ -197,6 +203,8 @@ class Connection:
         message = encode(event, stream_id=lane.stream_id)
         self._check_size(len(message))
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self.exchanges:
+            await self._let_forks_begin(lane)
         self._open_wire()  # before the lane's own state: on a connection that is gone every lane is lost
         cycle = self.cycle(lane.stream_id)
         cycle.send()
@@ -209,6 +217,7 @@ class Connection:
             max_bytes=self.settings.lane_bytes,
             sent_at=trio.current_time(),
             size=len(message),
+            stored=lane.hold is not None and lane.hold.stored,
             warm_up=event.generate is False,
         )
         self.exchanges[lane.stream_id] = exchange
@@ -221,11 +230,21 @@ class Connection:
             cycle.lose()
             if self.exchanges.get(lane.stream_id) is exchange:
                 del self.exchanges[lane.stream_id]
+            exchange.never_left()
             raise
         exchange.delivered = self.used = True
         if isinstance(exchange.error, ConnectionLost):
             exchange.error.sent = True  # lost while the last of the frame was leaving
         return exchange
+
+    async def _let_forks_begin(self, lane: Lane) -> None:
+        """Wait for the forks of what this lane remembers, which it is about to make the server forget."""
+        tip = self.memory.tip(lane.stream_id)
+        if tip is None:
+            return
+        with trio.move_on_after(FORK_PATIENCE):
+            while fork := next((one for one in self.exchanges.values() if one.waits_for(tip)), None):
+                await fork.begun()
 
     async def post(self, event: ClientEvent) -> None:
         """Send an event that starts no response, e.g. a steer. Raises like `start`."""

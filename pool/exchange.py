@@ -35,6 +35,7 @@ class Exchange:
     sent_at: float
     size: int = 0  # bytes of the request
     warm_up: bool = False  # it only lets the server read: no output will come
+    stored: bool = False  # its parent can be loaded, whatever the connection remembers
     delivered: bool = field(default=False, init=False)  # the request has left, whole
     first_event_at: float | None = field(default=None, init=False)
     first_output_at: float | None = field(default=None, init=False)  # the first event beyond "it has started"
@@ -48,6 +49,7 @@ class Exchange:
     _queue: list[ServerEvent] = field(factory=list, init=False)
     _queued_bytes: int = field(default=0, init=False)
     _wake: trio.Event = field(factory=trio.Event, init=False)
+    _begun: trio.Event | None = field(default=None, init=False)  # somebody waits for the first event
 
     def __attrs_post_init__(self) -> None:
         self._progress = 0, self.sent_at
@@ -68,6 +70,7 @@ class Exchange:
         self._fed += 1
         if self.first_event_at is None:
             self.first_event_at = trio.current_time() if now is None else now
+            self._begin()
         kind = payload["type"]
         if self.first_output_at is None and kind not in STARTED:
             self.first_output_at = trio.current_time() if now is None else now
@@ -121,6 +124,26 @@ class Exchange:
             self.error = error
             self.ended_at = trio.current_time()
             self._wake.set()
+            self._begin()
+
+    async def begun(self) -> None:
+        """Wait for the first event, or until there will be none."""
+        if self.first_event_at is None and not self.over:
+            if self._begun is None:
+                self._begun = trio.Event()
+            await self._begun.wait()
+
+    def waits_for(self, parent: str) -> bool:
+        """It was sent to continue this response, has not begun, and would not find it anywhere else."""
+        return self.parent == parent and self.first_event_at is None and not self.stored and not self.over
+
+    def never_left(self) -> None:
+        """The request was not sent: nothing will come."""
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._begun is not None:
+            self._begun.set()
 
     async def result(self) -> Finished:
         """Wait for the end of the response. Cancelling only stops the wait.

@@ -52,6 +52,7 @@ class Lease:
     async def send(self, event: ResponseCreate, *, stream: bool = False) -> Exchange:
         """Start a response; wait for it with `exchange.result()`, or read `exchange.batch()` when `stream`.
 
+        It first waits, for a few seconds at most, for forks of the lane's latest response that have not begun yet.
         A cancelled caller waits until the frame has left or is refused (at most `send_timeout`), because half a
         frame would spoil the connection for the other lanes.
 
@@ -60,9 +61,9 @@ class Lease:
             FrameTooLarge: nothing was sent; no socket of this endpoint will take the message.
             ConnectionLost: the server did not get it (`sent` is False).
         """
-        self.exchange = None
-        self.exchange = await self._live().start(self.lane, event, streaming=stream)
-        return self.exchange
+        exchange = await self._live().start(self.lane, event, streaming=stream)
+        self.exchange = exchange  # only now: after an error the one before still counts
+        return exchange
 
     async def post(self, event: ResponseSteer | RawClientEvent) -> None:
         """Send an event about the response in flight, e.g. a steer. Raises like `send`."""

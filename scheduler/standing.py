@@ -29,7 +29,7 @@ class Standing:
     counted: int = field(default=0, init=False)  # turns of runs that are over
 
     def __attrs_post_init__(self) -> None:
-        self.hold = Hold(self.name)
+        self.hold = Hold(self.name, self.chain.store)
 
     @property
     def turns(self) -> int:
