@@ -14,7 +14,7 @@ MODEL = "model"  # a plan is about one
 
 @frozen(kw_only=True)
 class Scenario:
-    """What is simulated. `outage`: this share of the open sockets is lost at once, as the window opens."""
+    """What is simulated. `outage`: this share of the open sockets is lost at once, early in the window."""
 
     load: Load
     endpoint: Endpoint

@@ -86,6 +86,11 @@ class Trials:
             self.on_trial()
         return self._known[key]
 
+    @property
+    def simulated(self) -> int:
+        """Turns that were simulated and counted."""
+        return sum(outcome.turns for outcome in self._known.values())
+
     def several(self, connections: int, min_idle: int | None, seeds: int) -> list[Outcome]:
         """Simulate one from several seeds."""
         return [self.of(connections, min_idle, seed) for seed in range(1, seeds + 1)]

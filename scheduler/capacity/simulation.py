@@ -140,6 +140,8 @@ class Simulation:
         # Everybody who was there at time 0 has had a turn, and then a quarter of what counts
         skip = round(1.5 * load.alive) + max(self.turns // 4, 200)
         self._marks = {skip: self._open_window, skip + self.turns: self._close_window}
+        if scenario.outage:  # when all that is in flight counts
+            self._marks[skip + min(round(2 * load.offered) + 1, self.turns // 4 + 1)] = self._outage
 
     def run(self) -> Outcome:
         """Simulate until so many turns have been called in the window, and all of them have been served."""
@@ -416,8 +418,6 @@ class Simulation:
         self.tally.begin(self.now)
         self.apply(self.roster.resize(self.scenario.pool, now=self.now))
         self.watch()
-        if self.scenario.outage:
-            self._outage()
 
     def _close_window(self) -> None:
         self.tally.end(self.now)
