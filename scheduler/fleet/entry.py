@@ -74,7 +74,7 @@ def run_fleet(
         FleetHalted: the endpoint refuses every run. What would have been in the report is in its `results`.
         KeyboardInterrupt: Ctrl-C. What is done is in `out`.
     """
-    library = _running()
+    library = running_library()
     if library is not None:
         raise RuntimeError(f"run_fleet() would block the {library} loop; write: await run_fleet_async(...)")
     job = _Job(
@@ -115,7 +115,7 @@ async def run_fleet_async(
     Under asyncio the fleet lives in a thread of its own: `tasks` is iterated there and tools run there (an `async`
     tool under trio), while `on_result` is called in the loop.
     """
-    under_trio = _running() == "trio"
+    under_trio = running_library() == "trio"
     if on_result is not None and not under_trio:
         on_result = _in_loop(asyncio.get_running_loop(), on_result)
     job = _Job(
@@ -131,7 +131,7 @@ async def run_fleet_async(
         overwrite=overwrite,
         on_result=on_result,
     )
-    return await (job.run() if under_trio else _in_thread(job.run))
+    return await (job.run() if under_trio else in_thread(job.run))
 
 
 @frozen(kw_only=True)
@@ -212,7 +212,7 @@ class _Job:
         return evolve(landed.report, runs=runs, results=tuple(kept), results_file=file)
 
 
-def _running() -> str | None:
+def running_library() -> str | None:
     if trio.lowlevel.in_trio_run():
         return "trio"
     try:
@@ -231,7 +231,7 @@ def _in_loop(loop: asyncio.AbstractEventLoop, on_result: OnResult) -> OnResult:
     return call
 
 
-async def _in_thread(job: Callable[[], Awaitable[T]]) -> T:
+async def in_thread(job: Callable[[], Awaitable[T]]) -> T:
     """Run a trio job in a thread and await it from asyncio."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

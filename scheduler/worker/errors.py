@@ -76,6 +76,14 @@ class WrongState(QueueError):
         super().__init__(f"job {job_id!r} is {state}: {problem}")
 
 
+class JobFailed(QueueError):
+    """The job is a dead letter. `type` and `problem` are those of the error that ended it."""
+
+    def __init__(self, job_id: str, type: str, problem: str) -> None:  # noqa: A002
+        self.job_id, self.type, self.problem = job_id, type, problem
+        super().__init__(f"job {job_id!r} failed: {type}: {problem}")
+
+
 class JobError(QueueError):
     """A job is malformed. `field` names what is wrong with it."""
 

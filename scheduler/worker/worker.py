@@ -30,6 +30,7 @@ from scheduler.worker.doing import HAND_BACK_TIMEOUT, Bench, Doing
 from scheduler.worker.errors import QueueUnavailable
 from scheduler.worker.hot import HotConversations
 from scheduler.worker.memory import resident
+from scheduler.worker.patience import insist
 from scheduler.worker.queue import Claim, Queue, WorkerInfo
 from scheduler.worker.seal import Seal
 from scheduler.worker.settings import WorkerSettings
@@ -56,6 +57,7 @@ class Why(enum.Enum):
 
     TOLD = "told to"
     MEMORY = "its memory was over the limit"
+    EMPTY = "no job is left"
 
 
 def new_identity(agents: Mapping[str, Agent], settings: WorkerSettings) -> WorkerInfo:
@@ -179,8 +181,14 @@ class Worker:
                 doing = Doing(self._bench, claim)
                 self._doing.add(doing)
                 jobs.start_soon(self._do, doing)
-            if not claims and not self._look:
+            if not claims and not self._doing and self.settings.until_empty and await self._is_empty():
+                self.stop(Why.EMPTY)
+            elif not claims and not self._look:
                 await self._rest(watch=room > 0 and not self.paused)
+
+    async def _is_empty(self) -> bool:
+        counts = await insist(self.queue.counts)
+        return not (counts.due or counts.later or counts.running)
 
     async def _taken(self, room: int) -> list[Claim]:
         suspects = 0 if any(doing.suspect for doing in self._doing) else 1
