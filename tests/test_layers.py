@@ -32,6 +32,9 @@ ONLY_IN = {
     "wsproto": ("pool/dial.py", "pool/websocket.py", "pool/emulator/"),
     "certifi": ("pool/transport.py",),
     "ssl": ("pool/transport.py", "pool/emulator/", "scheduler/commands/emulate.py"),
+    "hdrh": ("pool/stats/distribution.py",),
+    "prometheus_client": ("scheduler/telemetry/prometheus.py",),
+    "opentelemetry": ("scheduler/telemetry/",),
     "asyncio": ("scheduler/fleet/",),
 }
 

@@ -21,6 +21,8 @@ from scheduler.fleet.progress import Progress
 from scheduler.fleet.report import FleetReport, Runs
 from scheduler.fleet.results import TaskResult
 from scheduler.fleet.source import TaskFile
+from scheduler.scheduler import Scheduler
+from scheduler.telemetry.options import TelemetryChoice, open_telemetry
 
 SYNC_INTERVAL = 5.0
 FAILURES_SHOWN = 5
@@ -39,6 +41,7 @@ class Flight:
     connections: int | None
     concurrency: int
     grace: float
+    telemetry: TelemetryChoice
     display: Display
     skipped: int = 0  # tasks that are completed already
 
@@ -67,7 +70,11 @@ async def drive(flight: Flight, notices: Notices) -> Landed | None:
                 if endpoint is None:
                     url = await stack.enter_async_context(embedded_emulator(flight.embedded))
                     endpoint = flight.choice.build(url)
-                landed.append(await _fly(flight, endpoint, stopper, notices))
+                # Also when it is closed: its last interval is written when the log ends.
+                sources: dict[str, Scheduler] = {}
+                telemetry = open_telemetry(flight.telemetry, lambda: sources, say=flight.display.say)
+                await stack.enter_async_context(telemetry)
+                landed.append(await _fly(flight, endpoint, stopper, notices, sources))
             await trio.to_thread.run_sync(flight.journal.sync)
             nursery.cancel_scope.cancel()
     if not landed:
@@ -76,7 +83,9 @@ async def drive(flight: Flight, notices: Notices) -> Landed | None:
     return Landed(report=report, fault=landed[0].fault)
 
 
-async def _fly(flight: Flight, endpoint: Endpoint, stopper: Stopper, notices: Notices) -> Landed:
+async def _fly(
+    flight: Flight, endpoint: Endpoint, stopper: Stopper, notices: Notices, sources: dict[str, Scheduler]
+) -> Landed:
     started, left = trio.current_time(), len(flight.tasks) - flight.skipped
     failures = 0
 
@@ -90,7 +99,7 @@ async def _fly(flight: Flight, endpoint: Endpoint, stopper: Stopper, notices: No
                 flight.display.say(f"{result.id} failed: {result.error.type}: {result.error.message}{more}")
 
     async def attend(fleet: Fleet) -> None:
-        stopper.fleet = fleet
+        stopper.fleet, sources[""] = fleet, fleet.scheduler
         notices.muted = False
 
         def moment() -> Progress:

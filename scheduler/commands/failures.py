@@ -11,6 +11,7 @@ import click
 from pool.errors import DialFailed, PoolError, SettingsError
 from scheduler.errors import AgentNotFound, FleetHalted, OutputFileError, SchedulerError, TaskError
 from scheduler.fleet.verdict import principal
+from scheduler.telemetry.errors import TelemetryError
 
 USAGE = 2
 FAILED = 1
@@ -35,7 +36,8 @@ def explain(error: BaseException, *, debug: bool, usage: int = USAGE) -> int:
     if debug:
         traceback.print_exception(error)
     click.echo(f"warmline: error: {describe(cause)}", err=True)
-    return usage if isinstance(cause, AgentNotFound | TaskError | SettingsError | OutputFileError) else FAILED
+    mended = AgentNotFound | TaskError | SettingsError | OutputFileError | TelemetryError
+    return usage if isinstance(cause, mended) else FAILED
 
 
 def describe(cause: BaseException) -> str:

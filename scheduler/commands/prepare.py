@@ -25,6 +25,8 @@ from scheduler.fleet.journal import Journal, Mode
 from scheduler.fleet.launch import Landed
 from scheduler.fleet.report import plural
 from scheduler.fleet.source import TaskFile
+from scheduler.telemetry.options import TelemetryChoice
+from scheduler.telemetry.telemetry import check
 
 INTERRUPTED = 128
 
@@ -45,6 +47,7 @@ def execute(
     as_json: bool,
     quiet: bool,
     grace: float,
+    telemetry: TelemetryChoice,
     debug: bool,
 ) -> int:
     """Return the exit status.
@@ -60,6 +63,8 @@ def execute(
     with TaskFile(tasks) as task_file:
         path = out if out is not None else default_out(tasks)
         _check_apart(path, tasks)
+        if telemetry.wanted:
+            check(telemetry)
         journal = Journal.open(path, _mode(resume, overwrite))
         display = open_display(sys.stderr, quiet=quiet)
         try:
@@ -80,6 +85,7 @@ def execute(
                 connections=connections,
                 concurrency=concurrency,
                 grace=grace,
+                telemetry=telemetry,
                 display=display,
                 skipped=skipped,
             )

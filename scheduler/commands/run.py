@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from scheduler.commands.endpoints import EndpointChoice, endpoint_options
+from scheduler.telemetry.options import telemetry_options
 
 HELP = """Run an agent on every task of a file.
 
@@ -95,6 +96,7 @@ class Seconds(click.FloatRange):
     "--emulator-latency", metavar="TEXT", help="Likewise: none, typical, or e.g. base=0.3,output=0.01."
 )
 @click.option("--emulator-seed", type=int, metavar="N", help="Likewise.")
+@telemetry_options
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:

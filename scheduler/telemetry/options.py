@@ -33,6 +33,11 @@ class TelemetryChoice:
     trace_limit: str | None = None
     otel: bool = False
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anything was asked for."""
+        return bool(self.stats or self.metrics or self.dashboard or self.trace or self.otel)
+
 
 class AddressType(click.ParamType[Address]):
     """`[HOST:]PORT`."""

@@ -1,0 +1,113 @@
+"""Everything that was asked for, open while the work goes on."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from pool.auth import Secret
+from pool.web import Head, HttpConnection
+from scheduler.telemetry import otel_setup
+from scheduler.telemetry.address import Address
+from scheduler.telemetry.intervals import Sources
+from scheduler.telemetry.listener import Page, cannot_listen, listening
+from scheduler.telemetry.options import TelemetryChoice
+
+__all__ = ["Sources", "check", "open_telemetry"]
+
+
+def check(choice: TelemetryChoice) -> None:
+    """See at once whether what was asked for can be had, before anything else is begun.
+
+    Raises:
+        TelemetryError: it cannot; the message says what to do.
+    """
+    if choice.stats is not None:
+        from scheduler.telemetry.log_file import LogFile
+
+        file = LogFile(choice.stats, choice.stats_size, str)
+        file.open()
+        file.close()
+    for address in dict.fromkeys(filter(None, (choice.metrics, choice.dashboard))):
+        try:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            socket.create_server((address.host, address.port), family=family).close()
+        except OSError as error:
+            raise cannot_listen(address, error) from None
+    if choice.otel:
+        otel_setup.check_installed()
+
+
+@asynccontextmanager
+async def open_telemetry(
+    choice: TelemetryChoice, sources: Sources, *, say: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Send the numbers of `sources` where `choice` says, while the block runs. `say` shows a line to the user.
+
+    Open it before any scheduler, and keep a scheduler among the sources until the block ends: its last interval is
+    written then. Errors of the block may arrive in an `ExceptionGroup`.
+
+    Raises:
+        TelemetryError: something cannot be had: a file, a port.
+    """
+    async with AsyncExitStack() as stack:
+        if choice.trace is not None:
+            from scheduler.trace import open_trace
+            from scheduler.trace.settings import parse_size
+
+            limit = {} if choice.trace_limit is None else {"limit": parse_size(choice.trace_limit)}
+            stack.enter_context(open_trace(choice.trace, contents=choice.trace_contents, **limit))
+        if otel_setup.wanted(choice):
+            await stack.enter_async_context(otel_setup.exporting(sources))
+        if choice.stats is not None:
+            from scheduler.telemetry.stats_log import open_stats_log
+
+            log = open_stats_log(
+                choice.stats,
+                sources,
+                interval=choice.stats_interval,
+                size_limit=choice.stats_size,
+                say=say,
+            )
+            await stack.enter_async_context(log)
+        for address in dict.fromkeys(filter(None, (choice.metrics, choice.dashboard))):
+            await _serve(stack, address, choice, sources, say)
+        yield
+
+
+async def _serve(
+    stack: AsyncExitStack,
+    address: Address,
+    choice: TelemetryChoice,
+    sources: Sources,
+    say: Callable[[str], None],
+) -> None:
+    pages: list[Page] = []
+    bound = await stack.enter_async_context(listening(address, pages))
+    if address == choice.metrics:
+        from scheduler.telemetry.prometheus import PATH, Metrics
+
+        pages.append(Metrics(sources).page)
+        say(f"metrics: http://{bound}{PATH}")
+    if address == choice.dashboard:
+        pages.append(await stack.enter_async_context(_dashboard(bound, sources, say)))
+
+
+@asynccontextmanager
+async def _dashboard(bound: Address, sources: Sources, say: Callable[[str], None]) -> AsyncIterator[Page]:
+    from scheduler.dashboard.access import Access
+    from scheduler.dashboard.server import Dashboard, url_of
+
+    # Whoever can reach this machine from elsewhere must bring what only its user was told.
+    token = None if bound.loopback else Secret(secrets.token_urlsafe(24))
+    dashboard = Dashboard(sources, Access(token=token, port=bound.port))
+
+    async def page(http: HttpConnection, head: Head) -> bool:
+        await dashboard.respond(http, head)
+        return True
+
+    async with dashboard.running():
+        say(f"dashboard: {url_of(bound, bound.port, token)}")
+        yield page
