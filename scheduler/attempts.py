@@ -47,6 +47,7 @@ class Attempts:
     request: TurnRequest
     on_events: OnEvents | None
     rewritten: bool = False  # what is new takes the transcript's place
+    changes: tuple[str, ...] = field(default=(), init=False)  # what it says differently from the turn before
     called_at: float = field(factory=trio.current_time, init=False)
     tries: int = field(default=1, init=False)  # that cost an attempt, and the present one
     free: int = field(default=1, init=False)  # that did not, and the present one
@@ -56,7 +57,7 @@ class Attempts:
     over_http: str | None = field(default=None, init=False)  # why the present try goes over HTTP, if it does
 
     async def run(self) -> Turn:
-        shared = self.at.shared
+        shared, self.changes = self.at.shared, self.at.turns_to(self.request)
         while True:
             try:
                 return await self._admitted()
@@ -70,7 +71,12 @@ class Attempts:
                     over=shared.ways.over(self.over_http),
                 )
                 if isinstance(action, GiveUp) or action.remedy in self.remedies:
-                    self._note("failed", error=str(error))
+                    self._note(
+                        "failed",
+                        error=str(error),
+                        kind=type(error).__name__,
+                        seconds=trio.current_time() - self.called_at,
+                    )
                     raise
                 delay = max(action.delay, self._charge(action, error))
                 log.info("%s: again in %.2f s (%s)", self.at.name, delay, error)
@@ -138,6 +144,7 @@ class Attempts:
                 size=sum(map(len, self.new)) + len(fields) + (0 if delta else chain.size),
                 tokens=chain.tokens,
                 stored=chain.store,
+                keeps=self.at.keeps,
                 done=self.at.turns,
             )
         if self.over_http is not None:
@@ -237,7 +244,9 @@ class Attempts:
         if exchange.first_output_at is not None:
             seconds = exchange.first_output_at - exchange.sent_at
             if self.over_http is None:
-                shared.estimates.replay(self.request.model).saw(plan.reason, tokens=tokens, seconds=seconds)
+                # On a lane that remembers it, a changed prefix is read anew all the same.
+                reason = "replay:changed" if self.changes and plan.reason == "hot" else plan.reason
+                shared.estimates.replay(self.request.model).saw(reason, tokens=tokens, seconds=seconds)
             else:
                 stored = plan.kind == "delta"
                 shared.ways.took(self.request, tokens=tokens, stored=stored, seconds=seconds)
@@ -292,5 +301,9 @@ class Attempts:
             waited=exchange.sent_at - self.called_at,
             first_token=None if output_at is None else output_at - self.called_at,
         )
+        for what in self.changes:
+            at.shared.recorder.changes.add(what)
+        for complaint in at.shared.watch.saw(plan.reason, self.changes):
+            log.warning("%s", complaint)
         self._taken(turn)
         return turn

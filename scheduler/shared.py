@@ -18,6 +18,7 @@ from scheduler.request import fields_of
 from scheduler.settings import SchedulerSettings
 from scheduler.stats import TurnRecorder
 from scheduler.turns import TurnRequest
+from scheduler.watch import LossWatch
 from scheduler.ways import Ways
 
 
@@ -31,6 +32,7 @@ class Shared:
     admission: Admission
     http: HttpClient | None = None
     estimates: Estimates = field(factory=Estimates)
+    watch: LossWatch = field(factory=LossWatch)
     plain_models: set[str] = field(factory=set)  # models that have no encrypted reasoning to include
     budget: ReplayBudget = field(init=False)
     recorder: TurnRecorder = field(init=False)

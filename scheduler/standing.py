@@ -7,6 +7,7 @@ from attrs import define, field
 
 from pool.slots import Hold
 from scheduler.chain import Chain
+from scheduler.changes import changed
 from scheduler.estimate import Average
 from scheduler.shared import Shared
 from scheduler.turns import Placement, TurnRequest
@@ -27,6 +28,8 @@ class Standing:
     ended_at: float | None = field(default=None, init=False)  # the last turn
     gap: Average | None = field(default=None, init=False)  # between two turns
     counted: int = field(default=0, init=False)  # turns of runs that are over
+    # How often its prefix changes of late, 0 to 1: then the model reads everything anew, whatever is remembered
+    churn: Average = field(factory=lambda: Average(0.0, 0.5), init=False)
 
     def __attrs_post_init__(self) -> None:
         self.hold = Hold(self.name, self.chain.store)
@@ -52,7 +55,21 @@ class Standing:
         """Tell the pool what losing its lane would cost this conversation, with a context of so many tokens."""
         estimates = self.shared.estimates
         self.hold.gap = estimates.gap.value if self.gap is None else self.gap.value
-        self.hold.worth = estimates.replay(request.model).of(tokens, stored=self.chain.store)
+        self.hold.worth = self.keeps * estimates.replay(request.model).of(tokens, stored=self.chain.store)
+
+    @property
+    def keeps(self) -> float:
+        """The share of what a replay costs that staying on a lane is expected to save."""
+        return 1.0 if self.chain.store else 1.0 - self.churn.value
+
+    def turns_to(self, request: TurnRequest) -> tuple[str, ...]:
+        """The next turn says this: return what it changes, and expect less of its lane if it does."""
+        what = changed(self.request, request)
+        if self.request is not None:
+            self.churn.add(1.0 if what else 0.0)
+        if what and not self.chain.store:
+            self.hold.worth = 0.0  # this turn is read anew wherever it goes
+        return what
 
     def leave_lane(self, why: str) -> None:
         """What its lane remembers is of no use any more."""

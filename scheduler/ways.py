@@ -110,11 +110,20 @@ class Ways:
         return self.setting == "auto" and self.http is not None and not self._missing
 
     def choose(
-        self, request: TurnRequest, hold: Hold, *, size: int, tokens: int, stored: bool, done: int
+        self,
+        request: TurnRequest,
+        hold: Hold,
+        *,
+        size: int,
+        tokens: int,
+        stored: bool,
+        done: int,
+        keeps: float = 1.0,
     ) -> str | None:
         """Return why the turn goes over HTTP; None for a socket.
 
-        `size`: bytes of its message on a socket. `tokens`: of the context. `done`: turns of its run so far.
+        `size`: bytes of its message on a socket. `tokens`: of the context. `done`: turns of its run so far. `keeps`:
+        the share of a replay's cost that a hot lane saves.
         """
         if not self.optional:
             return choose(self.setting, View())
@@ -129,7 +138,7 @@ class Ways:
             broken=prospects.broken or prospects.dialing >= _patience(prospects),
             dial=View().dial if prospects.dial is None else prospects.dial,
             overhead=max(LEAST_OVERHEAD, self._overhead.value),
-            replay=self.estimates.replay(request.model).of(tokens, stored=stored),
+            replay=keeps * self.estimates.replay(request.model).of(tokens, stored=stored),
             turns_left=self._runs(request).left(done),
         )
         reason = choose(self.setting, view)
