@@ -60,6 +60,13 @@ class Voice:
             told["output"] = [without_seal(item) for item in output]
         return told
 
+    def broken_off(self, response: Mapping[str, Any], number: int, message: str) -> bytes:
+        """Return the end of a response that the client has seen the beginning of, and that goes no further."""
+        error = {"code": "server_error", "message": message}
+        shown = {**self.response(response), "status": "failed", "error": error}
+        event = {"type": "response.failed", "sequence_number": number, "response": shown}
+        return to_json(event if self.lane is None else {**event, "stream_id": self.lane})
+
     def _retold(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         told = {name: value for name, value in payload.items() if name != "stream_id"}
         if self.lane is not None:

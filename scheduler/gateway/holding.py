@@ -7,15 +7,19 @@ Theory of operation
     failed, and the client is told.
 
     The words in which a try fails (`error`, `response.failed`) are held back as well: the scheduler may know better.
+
+    Some servers leave the output out of the response at the end of a stream. It is put there from the items that went
+    before, because that is where clients look for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
-from pool.wire.events import STARTED, ServerEvent
+from pool.wire.events import STARTED, OutputItemDone, ResponseEnded, ResponseStarted, ServerEvent
 from scheduler.attempts import Restarted
 
 ANNOUNCEMENTS = STARTED | {
@@ -40,6 +44,8 @@ class Holding:
 
     surfaced: bool = field(default=False, init=False)  # the client has been given events
     last_words: ServerEvent | None = field(default=None, init=False)  # in which the present try failed
+    response: Mapping[str, Any] | None = field(default=None, init=False)  # of the present try, as it began
+    _items: dict[int, Mapping[str, Any]] = field(factory=dict, init=False)  # of its output so far
     _held: list[ServerEvent] = field(factory=list, init=False)
 
     def take(self, events: Sequence[ServerEvent]) -> Sequence[ServerEvent]:
@@ -48,25 +54,46 @@ class Holding:
         Raises:
             OutputSurfaced: the turn starts afresh, and it is too late for that.
         """
-        if self.surfaced and not any(
-            event.type in FAILURES or isinstance(event, Restarted) for event in events
-        ):
-            return events
+        if self.surfaced and all(type(event) is ServerEvent for event in events):
+            return events  # nothing but deltas and their like
         for event in events:
-            if isinstance(event, Restarted):
-                if self.surfaced:
-                    raise OutputSurfaced(event.reason)
-                self._held.clear()
-                self.last_words = None
-            elif event.type in FAILURES:
-                self.last_words = event
-            else:
-                self._held.append(event)
+            self._take(event)
         if not self.surfaced and all(event.type in ANNOUNCEMENTS for event in self._held):
             return ()
         self.surfaced = True
         given, self._held = self._held, []
         return given
+
+    def _take(self, event: ServerEvent) -> None:
+        if isinstance(event, Restarted):
+            if self.surfaced:
+                raise OutputSurfaced(event.reason)
+            self._held.clear()
+            self._items.clear()
+            self.last_words = self.response = None
+            return
+        if event.type in FAILURES:
+            self.last_words = event
+            return
+        if isinstance(event, ResponseStarted):
+            self.response = event.payload["response"]
+        elif isinstance(event, OutputItemDone):
+            self._items[event.output_index] = event.item
+        elif isinstance(event, ResponseEnded):
+            event = self._completed(event)
+        self._held.append(event)
+
+    def _completed(self, event: ResponseEnded) -> ServerEvent:
+        if event.response.get("output") or not self._items:
+            return event
+        output = [self._items[index] for index in sorted(self._items)]
+        payload = {**event.payload, "response": {**event.response, "output": output}}
+        return evolve(event, payload=payload, text="")
+
+    @property
+    def partial(self) -> dict[str, Any]:
+        """The response that the client has seen the beginning of, as far as it has come."""
+        return {**(self.response or {}), "output": [self._items[index] for index in sorted(self._items)]}
 
     def release(self) -> Sequence[ServerEvent]:
         """The turn has failed for good: return what is held, the words of its failure last."""

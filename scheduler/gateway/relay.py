@@ -69,15 +69,15 @@ class Relay:
         self._last = events[-1]
 
     async def fail(self, refused: Refused) -> None:
-        """Say on a stream that has begun that it has failed, and end it."""
+        """Say on a stream that has begun that it has failed: as the end of a response, where one has begun."""
         number = self._last.payload.get("sequence_number") if self._last is not None else None
-        event = {
-            "type": "error",
-            **refused.body()["error"],
-            "sequence_number": number + 1 if isinstance(number, int) else 0,
-        }
-        event["type"] = "error"
-        await self.write(sse("error", to_json(event)))
+        number = number + 1 if isinstance(number, int) else 0
+        if self.holding.surfaced:
+            ended = self.voice.broken_off(self.holding.partial, number, refused.message)
+            await self.write(sse("response.failed", ended))
+        else:
+            error = {**refused.body()["error"], "type": "error", "sequence_number": number}
+            await self.write(sse("error", to_json(error)))
 
     async def write(self, data: bytes) -> None:
         """Send data, and the head before it if that is due. Raises `trio.BrokenResourceError` when nobody listens."""
