@@ -20,6 +20,7 @@ from pool.emulator.digest import text_of
 from pool.emulator.request import Request
 from pool.emulator.script import Script
 from pool.errors import SettingsError
+from pool.wire.codec import to_json
 
 REMEMBER = 100_000  # responses, and as many things said in them
 MANY = 100_000  # tool turns: as many as are recorded
@@ -89,6 +90,8 @@ class Playback:
 
     schedule: Schedule
     _begun: int = field(default=0, init=False)
+    # First turns that were cut off, by what they said: whoever says that again has been there before
+    _again: dict[int, list[Place]] = field(factory=dict, init=False)
     _after: dict[str, Place] = field(factory=dict, init=False)  # by response id, and by what was said
 
     def place(self, request: Request) -> Place:
@@ -98,6 +101,9 @@ class Playback:
             before = self._after.get(mark) if mark is not None else None
             if before is not None:
                 return Place(before.conversation, before.turn + 1)
+        waiting = self._again.get(_key(request))
+        if waiting:
+            return waiting.pop(0)
         self._begun += 1
         return Place((self._begun - 1) % len(self.schedule.conversations), 0)
 
@@ -113,10 +119,21 @@ class Playback:
         if mark is not None:
             self._note(mark, place)
 
+    def unsaid(self, place: Place, request: Request) -> None:
+        """A turn was cut off, and will be asked for again."""
+        if place.turn == 0:
+            if len(self._again) >= REMEMBER:
+                del self._again[next(iter(self._again))]
+            self._again.setdefault(_key(request), []).append(place)
+
     def _note(self, mark: str, place: Place) -> None:
         while len(self._after) >= 2 * REMEMBER:
             del self._after[next(iter(self._after))]
         self._after[mark] = place
+
+
+def _key(request: Request) -> int:
+    return hash(to_json(request.input))
 
 
 def _last_said(items: Sequence[Mapping[str, Any]]) -> str | None:

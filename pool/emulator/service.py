@@ -81,12 +81,6 @@ class Service:
         create = self._creates
         if "emulator" not in request.raw.get("metadata", {}):
             request = evolve(request, script=self.settings.default_script)
-        place, recorded = None, None
-        if self.playback is not None and request.generate:
-            place = self.playback.place(request)
-            recorded = self.playback.answer(place)
-        if recorded is not None:
-            request = evolve(request, script=recorded.script(request.script))
         parent, hydrated = self._parent(request, memory)
         start = Context() if parent is None else parent.context
         context = start.extended(self.resolved(request.input))
@@ -101,6 +95,12 @@ class Service:
         )
         for fault in faults:
             _refuse(fault, request)
+        place, recorded = None, None
+        if self.playback is not None and request.generate:
+            place = self.playback.place(request)
+            recorded = self.playback.answer(place)
+        if recorded is not None:
+            request = evolve(request, script=recorded.script(request.script))
         self._count(request, parent, hydrated, memory, lane)
         turn = self._turn(request, context, parent, faults)
         wait = self.settings.latency.before_first(
@@ -231,6 +231,12 @@ class Service:
             self.prompts.keep(turn.remembered.prefix, turn.remembered.context)
         if turn.request.store:
             self.store.keep(turn.remembered, ended)
+
+    def left(self, prepared: Prepared) -> None:
+        """Nobody listens to this turn any more."""
+        turn = prepared.turn
+        if self.playback is not None and prepared.place is not None and turn.remembered is None:
+            self.playback.unsaid(prepared.place, turn.request)
 
     def steered(self, request: Request, steering: Iterable[Mapping[str, Any]]) -> Request:
         """Return the request with steering input that was waiting for it before its own."""

@@ -40,6 +40,13 @@ _DRIP = 0.05  # seconds between the events of a slow drip
 
 async def speak(service: Service, prepared: Prepared, line: Line) -> None:
     """Say the whole turn. Returns after the terminal event was sent; raises `LineEnded`."""
+    try:
+        await _speak(service, prepared, line)
+    finally:
+        service.left(prepared)
+
+
+async def _speak(service: Service, prepared: Prepared, line: Line) -> None:
     turn = prepared.turn
     per_token = service.settings.latency.output
     recorded = prepared.recorded

@@ -55,7 +55,7 @@ class _Teller:
         if do is not None:
             try:
                 do(line)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, AttributeError):
                 story.unrecorded += 1
 
     def _conv(self, line: Line) -> Conversation:
