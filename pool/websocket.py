@@ -6,9 +6,9 @@ Theory of operation
     to the stream, all that has gathered in one go. Nobody who sends can be interrupted in the middle of a frame,
     therefore, and many small events cost one system call.
 
-    The outbox is bounded by those who say `room` after what they have said: past its high watermark that waits, and a client that takes
-    nothing for `send_timeout` seconds is given up. Messages are read one read at a time, by whoever receives, so a
-    client that sends faster than it is served is held back by TCP.
+    The outbox is bounded by those who say `room` after what they have said: past its high watermark that waits, and
+    a client that takes nothing for `send_timeout` seconds is given up. Messages are read one read at a time, by
+    whoever receives, so a client that sends faster than it is served is held back by TCP.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ async def accept_websocket(
         SocketEnded: the client has gone.
     """
     protocol = WSConnection(ConnectionType.SERVER)
+    end = raw.find(b"\r\n\r\n") + 4
     try:
-        protocol.receive_data(raw)
+        protocol.receive_data(raw[:end])
     except RemoteProtocolError as error:
         raise MalformedRequest(400, str(error)) from None
     request = next(protocol.events())
@@ -75,6 +76,7 @@ async def accept_websocket(
     extensions: list[Extension] = [PerMessageDeflate()] if offered else []
     answer = protocol.send(AcceptConnection(extensions=extensions, extra_headers=list(headers)))
     compressed = any(extension.enabled() for extension in extensions)
+    protocol.receive_data(raw[end:])  # wsproto would forget it
     socket = WebSocket(stream, protocol, max_message, send_timeout, compressed)
     try:
         await stream.send_all(answer)
@@ -102,6 +104,9 @@ class WebSocket:
     _ended: SocketEnded | None = field(default=None, init=False)
     _some: trio.Event = field(factory=trio.Event, init=False)  # there is something to write
     _room: trio.Event = field(factory=trio.Event, init=False)  # replaced when there is none
+
+    _closing: bool = field(default=False, init=False)
+    _written: trio.Event = field(factory=trio.Event, init=False)  # `write` has ended
 
     def __attrs_post_init__(self) -> None:
         self._room.set()
@@ -135,15 +140,17 @@ class WebSocket:
         if self._ended is not None:
             return messages
         for event in self._protocol.events():
-            if isinstance(event, TextMessage):
-                self._size += len(event.data) if event.data.isascii() else len(event.data.encode())
-                self._parts.append(event.data)
+            if isinstance(event, TextMessage | BytesMessage):
+                self._size += _size_of(event.data)
+                if self._size > self._max_message:
+                    self._give_up(1009, f"a message may have {self._max_message} bytes")
+                    break
+                if isinstance(event, TextMessage):
+                    self._parts.append(event.data)
                 if event.message_finished:
-                    messages.append("".join(self._parts))
-            elif isinstance(event, BytesMessage):
-                self._size += len(event.data)
-                if event.message_finished:
-                    messages.append(b"")  # whatever it says, it is not text
+                    # What a binary message says is of no interest: it is not text.
+                    messages.append("".join(self._parts) if isinstance(event, TextMessage) else b"")
+                    self._parts, self._size = [], 0
             elif isinstance(event, Ping):
                 self._say(self._protocol.send(event.response()))
             elif isinstance(event, CloseConnection):
@@ -151,14 +158,11 @@ class WebSocket:
                     self._say(self._protocol.send(event.response()))
                 self._ended = SocketEnded(event.code, event.reason or "")
                 break
-            if self._size > self._max_message:
-                reason = f"a message may have {self._max_message} bytes"
-                self._say(self._protocol.send(CloseConnection(code=1009, reason=reason)))
-                self._ended = SocketEnded(1009, reason)
-                break
-            if isinstance(event, TextMessage | BytesMessage) and event.message_finished:
-                self._parts, self._size = [], 0
         return messages
+
+    def _give_up(self, code: int, reason: str) -> None:
+        self._say(self._protocol.send(CloseConnection(code=code, reason=reason)))
+        self._ended = SocketEnded(code, reason)
 
     # Sending.
 
@@ -200,12 +204,15 @@ class WebSocket:
             self._room = trio.Event()
 
     async def write(self) -> None:
-        """Hand what is said to the stream, until cancelled or the connection ends."""
-        while True:
-            await self._some.wait()
-            self._some = trio.Event()
-            if not await self._flush():
-                return
+        """Hand what is said to the stream, until `close` or the end of the connection."""
+        try:
+            while self._outbox or not self._closing:
+                await self._some.wait()
+                self._some = trio.Event()
+                if not await self._flush():
+                    return
+        finally:
+            self._written.set()
 
     async def _flush(self) -> bool:
         """Write what there is; return whether the client still takes it."""
@@ -233,26 +240,30 @@ class WebSocket:
         return False
 
     async def close(self, code: int, reason: str) -> None:
-        """Close with a handshake where the client takes part; `write` need not run any more. Bounded, and shielded.
+        """Say what is in the outbox, and close with a handshake where the client takes part. Bounded, and shielded.
 
         Closing earlier could make TCP reset the connection and throw away what the client has not read yet.
         """
         if self._protocol.state is ConnectionState.OPEN and self._ended is None:
             self._say(self._protocol.send(CloseConnection(code=code, reason=reason[:120])))
+        self._closing = True
+        self._some.set()
         with trio.move_on_after(_PARTING, shield=True):
-            if self._ended is not None and self._ended.code == 1006:
+            await self._written.wait()
+            if self._outbox or self._protocol.state is not ConnectionState.LOCAL_CLOSING:
                 return
-            if await self._flush():
-                try:
-                    while self._protocol.state is not ConnectionState.CLOSED:
-                        data = bytes(await self._stream.receive_some(_READ))
-                        if not data:
-                            return
-                        self._protocol.receive_data(data)
-                        for _ in self._protocol.events():
-                            pass
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
+            try:
+                while data := bytes(await self._stream.receive_some(_READ)):
+                    self._protocol.receive_data(data)
+                    if any(isinstance(event, CloseConnection) for event in self._protocol.events()):
+                        return
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+
+
+def _size_of(data: str | bytes | bytearray) -> int:
+    """Return bytes."""
+    return len(data) if not isinstance(data, str) or data.isascii() else len(data.encode())
 
 
 def framed(text: bytes) -> bytes:

@@ -22,13 +22,16 @@ class AnswerBroken(Exception):
     """The answer broke off when the client had been given some of it: its connection is cut, so that it can tell."""
 
 
-async def pass_through(http: HttpConnection, head: Head, client: HttpClient | None) -> None:
+async def pass_through(
+    http: HttpConnection, head: Head, client: HttpClient | None, given: bytes | None = None
+) -> None:
     """Pass a request below `/v1` on, and its answer back.
 
     Args:
         http: the client's connection; its `max_body` bounds the request.
-        head: of the request; the body has not been read.
+        head: of the request.
         client: of the server.
+        given: the body, where it has been read.
 
     Raises:
         Refused: nothing was sent to the client yet: the server cannot be reached (502, 504), the body is too large.
@@ -40,9 +43,11 @@ async def pass_through(http: HttpConnection, head: Head, client: HttpClient | No
     if head.upgrade:
         raise Refused(f"Invalid URL ({head.method} {head.path})", status=404)
     sent = trio.Event()
-    body = _body(http, sent) if _has_body(head) else None
+    body = _body(http, sent) if _has_body(head) and given is None else None
     if body is None:
         sent.set()
+    if given is not None:
+        body = _parts(given)
     gone = False
     refused: Refused | None = None
 
@@ -87,6 +92,16 @@ async def _body(http: HttpConnection, sent: trio.Event) -> AsyncGenerator[bytes]
     async for part in http.body_parts():
         yield part
     sent.set()
+
+
+async def _parts(given: bytes) -> AsyncGenerator[bytes]:
+    yield given
+
+
+async def _read_already(content: bytes, sent: trio.Event) -> AsyncGenerator[bytes]:
+    sent.set()
+    await trio.lowlevel.checkpoint()
+    yield content
 
 
 def _has_body(head: Head) -> bool:

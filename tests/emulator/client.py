@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import trio
@@ -13,7 +13,6 @@ from attrs import define
 from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from pool.emulator import Emulator
 from pool.wire.codec import from_json, to_json
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed", "error")
@@ -22,6 +21,14 @@ TOOL: dict[str, Any] = {
     "name": "look",
     "parameters": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
 }
+
+
+class Server(Protocol):
+    """Whoever speaks the protocol on a stream."""
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection."""
+        ...
 
 
 @define(eq=False)
@@ -68,14 +75,14 @@ class Client:
 
 @asynccontextmanager
 async def connected(
-    emulator: Emulator, *, headers: Mapping[str, str] | None = None, path: str = "/v1/responses"
+    server: Server, *, headers: Mapping[str, str] | None = None, path: str = "/v1/responses"
 ) -> AsyncIterator[Client]:
-    """Connect over memory streams; waits until the emulator has let go at the end."""
+    """Connect over memory streams; waits until the server has let go at the end."""
     near: Any
     near, far = memory_stream_pair()
     given = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(emulator.handle, far)
+        nursery.start_soon(server.handle, far)
         async with trio.open_nursery() as client_nursery:
             ws = await wrap_client_stream(
                 client_nursery,

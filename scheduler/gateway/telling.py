@@ -1,0 +1,170 @@
+"""One turn told to a client on a lane of its WebSocket, while it happens.
+
+Theory of operation
+    Mostly the turn is one of ours (see `core`). A parent that the gateway has never served may still be stored by the
+    server, and a `conversation` or a `prompt` is a state of the server's alone: such a turn goes over HTTP as it is,
+    and its events are told like any other's.
+
+    A turn that has failed before it said anything ends in an `error` event, the server's own where it sent one; later
+    it ends in `response.failed`, so that a client that has seen its beginning sees its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import trio
+from attrs import define, field
+
+from pool.errors import PoolError
+from pool.websocket import WebSocket
+from pool.wire.codec import to_json
+from pool.wire.events import STARTED, Encoded, ResponseCreate, ServerEvent
+from pool.wire.refusal import Refused, previous_response_not_found
+from scheduler.errors import SchedulerError
+from scheduler.gateway.asked import Asked, read_create
+from scheduler.gateway.core import Core
+from scheduler.gateway.errors import UpstreamRefused, refused
+from scheduler.gateway.frames import Voice
+from scheduler.gateway.holding import Holding, OutputSurfaced
+from scheduler.gateway.keys import Caller, KeyRing
+from scheduler.outcome import failure_of, usage_of
+
+log = logging.getLogger("warmline.gateway")
+
+
+class Connection(Protocol):
+    """What a turn needs of the connection that it is told on."""
+
+    core: Core
+    ring: KeyRing
+    ws: WebSocket
+    caller: Caller
+
+    def began(self, response_id: str, lane: str | None) -> None:
+        """A response is running."""
+        ...
+
+    def over(self, response_id: str) -> None:
+        """It has ended."""
+        ...
+
+
+@define(eq=False)
+class SocketTurn:
+    """One create being answered on its lane."""
+
+    session: Connection
+    lane: str | None
+    _voice: Voice = field(factory=Voice, init=False)
+    _holding: Holding = field(factory=Holding, init=False)
+    _response: dict[str, Any] | None = field(default=None, init=False)  # as it was when it started
+    _number: int = field(default=-1, init=False)  # of the last event
+
+    async def take(self, text: bytes) -> None:
+        """Take the turn, and tell the client of it. Raises `SocketEnded`."""
+        session, ring = self.session, self.session.ring
+        try:
+            asked = read_create(text)
+            self._voice = Voice(
+                parent=asked.previous_response_id,
+                lane=self.lane,
+                hides_reasoning=not asked.stored and not asked.reasoning_included,
+            )
+            ring.charge(session.caller, trio.current_time())
+            tokens = await self._turn(asked)
+            ring.spent(session.caller, tokens, trio.current_time())
+        except (PoolError, SchedulerError, Refused, OutputSurfaced) as error:
+            await self._failed(error)
+        finally:
+            if self._response is not None:
+                session.over(str(self._response.get("id")))
+
+    async def _turn(self, asked: Asked) -> int:
+        """Take the turn where it can be served; return its tokens."""
+        session, parent = self.session, asked.previous_response_id
+        if asked.plain == "background":
+            raise Refused(
+                "'background' is not supported over WebSocket.",
+                code="unsupported_parameter",
+                param="background",
+            )
+        if asked.plain is None and (parent is None or session.core.remembers(session.caller, parent)):
+            turn = await session.core.turn(session.caller, asked, hear=self._hear)
+            return turn.usage.total_tokens
+        if parent is not None and (not asked.stored or asked.generate is False):
+            raise previous_response_not_found(parent)
+        return await self._plainly(asked)
+
+    async def _plainly(self, asked: Asked) -> int:
+        """Take a turn that builds on what the server alone knows, over HTTP."""
+        session = self.session
+        async with session.core.upstreams.use(session.caller) as upstream:
+            if upstream.http is None:
+                raise Refused(
+                    "This endpoint has no HTTP side.", code="unsupported_parameter", param=asked.plain
+                )
+            members = b",".join(to_json(name) + b":" + one.text for name, one in asked.members.items())
+            create = ResponseCreate(
+                input=asked.items or (),
+                previous_response_id=asked.previous_response_id,
+                fields=Encoded(members),
+            )
+            async with upstream.http.line(holder=session.caller.name) as line:
+                exchange = await line.send(create, stream=True)
+                while events := await exchange.batch():
+                    await self._hear(events)
+                finished = await exchange.result()
+        failure = failure_of(finished)
+        if failure is not None:
+            raise failure
+        return usage_of(finished.response).total_tokens
+
+    async def _hear(self, events: Sequence[ServerEvent]) -> None:
+        await self._tell(self._holding.take(events))
+
+    async def _tell(self, events: Sequence[ServerEvent]) -> None:
+        post, text = self.session.ws.post, self._voice.text
+        for event in events:
+            if event.type in STARTED and self._response is None:
+                self._response = self._voice.response(event.payload["response"])
+                self.session.began(str(self._response.get("id")), self.lane)
+            post(text(event))
+        if events:
+            number = events[-1].payload.get("sequence_number")
+            self._number = number if isinstance(number, int) else self._number + len(events)
+            await self.session.ws.room()
+
+    async def _failed(self, error: Exception) -> None:
+        """Tell the client of a failure: in the server's own words if it has said some."""
+        last, surfaced = self._holding.last_words, self._holding.surfaced
+        if isinstance(error, OutputSurfaced):
+            log.info("a turn of %s broke off: %s", self.session.caller.name, error)
+            await self._broke_off(f"The response was interrupted upstream ({error}); please try again.")
+            return
+        said = refused(error)
+        if isinstance(said, UpstreamRefused) and last is not None:
+            await self._tell(self._holding.release())
+        elif surfaced:
+            await self._broke_off(said.message)
+        else:
+            self.session.ws.post(to_json(said.event(self.lane)))
+            await self.session.ws.room()
+
+    async def _broke_off(self, message: str) -> None:
+        """End a response of which the client has seen some, as one that failed."""
+        shown: dict[str, Any] = {
+            "type": "response.failed",
+            "sequence_number": self._number + 1,
+            "response": {
+                **(self._response or {}),
+                "status": "failed",
+                "error": {"code": "server_error", "message": message},
+            },
+        }
+        if self.lane is not None:
+            shown["stream_id"] = self.lane
+        self.session.ws.post(to_json(shown))
+        await self.session.ws.room()
