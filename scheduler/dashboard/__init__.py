@@ -1,5 +1,1 @@
-"""A live page over a scheduler's statistics: see docs/dashboard.md."""
-
-from scheduler.dashboard.server import Serving, serve
-
-__all__ = ["Serving", "serve"]
+"""A live page over a scheduler's statistics: see docs/dashboard.md. `open_telemetry` serves it."""

@@ -27,9 +27,9 @@ LETTERS = {  # of a lane, in the order of its index; a free one is a point
     LaneState.FOULED: "f",
     LaneState.DEAD: "x",
 }
-LONGEST = 12  # turns in flight that are listed
-LOSSES = 12
-WAITERS = 12
+LONGEST = 8  # turns in flight that are listed
+LOSSES = 8
+WAITERS = 8
 
 
 def frame_of(look: Look, history: History, *, source: str, sources: Sequence[str]) -> Frame:

@@ -1,4 +1,4 @@
-"""The dashboard's trio shell: it looks at schedulers while somebody watches, and serves the page.
+"""The dashboard's trio shell: it looks at schedulers while somebody watches, and answers requests for the page.
 
 Theory of operation
     One task samples every scheduler's history every few seconds: that is all it costs while nobody looks. Another
@@ -9,8 +9,6 @@ Theory of operation
 
 from __future__ import annotations
 
-import logging
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -19,10 +17,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from pool.auth import Secret
-from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
+from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
 from pool.wire.codec import to_json
 from scheduler.dashboard.access import Access, Refusal, Welcome
 from scheduler.dashboard.feed import changes, whole
@@ -32,16 +30,12 @@ from scheduler.dashboard.look import look_at
 from scheduler.scheduler import Scheduler
 from scheduler.telemetry.address import Address
 
-log = logging.getLogger("warmline.dashboard")
-
 Sources = Callable[[], Mapping[str, Scheduler]]
 
 TICK = 1.0  # s
 WATCHERS = 32  # streams at a time
-CONNECTIONS = 128
 SOURCES = 200  # that can be chosen from
-PATIENCE = 30.0  # s, for a request, and for a browser that takes no data
-MAX_HEAD, MAX_BODY = 16 * 1024, 1024
+PATIENCE = 30.0  # s, for a browser that takes no data
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
@@ -59,14 +53,6 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-
-
-@frozen(kw_only=True)
-class Serving:
-    """A dashboard that listens. `url` has the token in it, where one is needed: show it to nobody else."""
-
-    url: str = field(repr=False)
-    port: int
 
 
 @define(eq=False)
@@ -246,70 +232,6 @@ class Dashboard:
     ) -> None:
         fields = {**HEADERS, "content-type": "text/plain; charset=utf-8", **(headers or {})}
         await http.answer(status, f"warmline dashboard: {text}\n".encode() if text else b"", fields)
-
-
-async def answer_all(
-    stream: trio.abc.Stream, respond: Callable[[HttpConnection, Head], Any], *, patience: float = PATIENCE
-) -> None:
-    """Answer the requests of one connection until it ends."""
-    http = HttpConnection(stream, max_head=MAX_HEAD, max_body=MAX_BODY)
-    try:
-        while True:
-            head = await http.next_head(patience)
-            if head is None:
-                return
-            await respond(http, head)
-            if not http.again():
-                return
-    except MalformedRequest as error:
-        fields = {**HEADERS, "content-type": "text/plain", "connection": "close"}
-        await http.answer(error.status, b"This is no HTTP request.\n", fields)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return
-    finally:
-        await trio.aclose_forcefully(stream)
-
-
-async def serve(
-    sources: Sources,
-    address: Address,
-    *,
-    token: Secret | None = None,
-    task_status: trio.TaskStatus[Serving] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve a dashboard until cancelled; `nursery.start` returns when it listens, with its URL.
-
-    Args:
-        sources: the schedulers to show, by name; asked again every second.
-        address: where to listen; port 0 takes a free one.
-        token: what visitors must bring. Without it one is made, unless only this machine can reach the page.
-
-    Raises:
-        OSError: it cannot listen there.
-    """
-    if token is None and not address.loopback:
-        token = Secret(secrets.token_urlsafe(24))
-    listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-    port = listeners[0].socket.getsockname()[1]
-    dashboard = Dashboard(sources, Access(token=token, port=port))
-    at_once = trio.CapacityLimiter(CONNECTIONS)
-
-    async def handle(stream: trio.SocketStream) -> None:
-        try:
-            at_once.acquire_nowait()
-        except trio.WouldBlock:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            await answer_all(stream, dashboard.respond)
-        except Exception:  # a fault in what only shows the work must not end the work
-            log.exception("the dashboard failed to answer")
-        finally:
-            at_once.release()
-
-    async with dashboard.running(), trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, handle, listeners)
-        task_status.started(Serving(url=url_of(address, port, token), port=port))
 
 
 def url_of(address: Address, port: int, token: Secret | None) -> str:

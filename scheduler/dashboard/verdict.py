@@ -151,7 +151,7 @@ def _hot(recent: Recent) -> Iterator[Notice]:
     }
     worst = max(cold, key=lambda reason: cold[reason], default="")
     why = f" Most of the others: {worst}." if worst else ""
-    text = f"Only {hot / returning:.0%} of the returning turns were hot in the last minute.{why}"
+    text = f"Only {100 * hot // returning} % of the returning turns were hot in the last minute.{why}"
     yield Notice(level="warn", kind="cold", text=text)
 
 

@@ -29,6 +29,7 @@ for (const name of ['chromium', 'al2023.tar', 'swiftshader.tar', 'fonts.tar'])
 """
 FLAGS = [
     "--headless",
+    "--hide-scrollbars",
     "--no-sandbox",  # for root, as in a container; it sees no page but ours
     "--disable-gpu",
     "--no-first-run",

@@ -56,6 +56,7 @@ function rows(body, list) {
     cells.forEach((cell, column) => {
       const [text, kind] = Array.isArray(cell) ? cell : [cell, ""];
       const at = row.cells[column] || row.insertCell();
+      if (text === null) return; // the caller fills it
       if (at.className !== kind) at.className = kind;
       say(at, text);
     });
@@ -171,14 +172,13 @@ function figures() {
   figure("lanes", n(f.busy), `of ${n(f.usable)}`, f.most > f.usable ? `at most ${n(f.most)} when grown` : "grown to its maximum",
     { share: f.usable ? Math.min(1, f.busy / f.usable) : 0 });
   const longest = f.waiting_since == null ? "" : `, the first for ${span(now() - f.waiting_since)}`;
-  figure("waiting", n(waiting), "", waiting ? (f.held_back ? `${n(f.waiting)} for lanes, ${n(f.held_back)} admission` : "for lanes") + longest : "nobody",
+  figure("waiting", n(waiting), "", waiting ? [f.waiting && `${n(f.waiting)} for lanes`, f.held_back && `${n(f.held_back)} for admission`].filter(Boolean).join(", ") + longest : "nobody",
     { alarm: waiting ? "warn" : "" });
-  const minute = f.recent_seconds >= 55 ? "the last minute" : `${f.recent_seconds} s`;
   figure("hot", f.returning_recent ? percent(f.hot_recent, f.returning_recent) : "–", "",
-    f.returning_recent ? `of ${plural(f.returning_recent, "returning turn")}` : "no returning turn of late",
+    f.returning_recent ? `of ${plural(f.returning_recent, "returning turn")} of late` : "no returning turn of late",
     { share: f.returning_recent ? f.hot_recent / f.returning_recent : 0 });
   const rate = f.recent_seconds ? (f.turns_recent * 60) / f.recent_seconds : 0;
-  figure("rate", n(Math.round(rate)), "", `${n(f.turns)} in all, ${minute} counted`);
+  figure("rate", n(Math.round(rate)), "", `${n(f.turns)} so far`);
   figure("turn", f.turns ? seconds(f.p50[2]) : "–", "", f.turns ? `p99 ${seconds(f.p99[2])}, of all so far` : "none has ended yet");
   const other = [[f.dialing, "dialling"], [f.leaving, "moving out"], [f.draining, "draining"]].filter(([count]) => count);
   const lost = f.lost ? [`${n(f.lost)} lost so far`] : [];
@@ -349,7 +349,7 @@ function listed(name, list) {
 function tables() {
   const clock = now(), f = frame.figures;
   const waiters = frame.waiters.map(([who, since, wants, lane, behind]) =>
-    [who, behind ? `${lane}, in use by ${behind}` : lane ? `${wants}; its own is ${lane}` : wants, [span(clock - since), "n"]]);
+    [who, behind ? `${lane}, in use by ${behind}` : lane ? `${wants}; its own: ${lane}` : wants, [span(clock - since), "n"]]);
   const body = listed("waiters", waiters);
   if (f.waiting > waiters.length) waiters.push([[`and ${n(f.waiting - waiters.length)} more`, "sub"], "", ["", "n"]]);
   rows(body, waiters);
@@ -358,7 +358,7 @@ function tables() {
 
   const most = Math.max(1, ...frame.reasons.map(([, , recent, total]) => total));
   const reasons = listed("reasons", frame.reasons);
-  rows(reasons, frame.reasons.map(([, , recent, total]) => ["", [recent ? n(recent) : "", "n"], [n(total), "n"]]));
+  rows(reasons, frame.reasons.map(([, , recent, total]) => [null, [recent ? n(recent) : "", "n"], [n(total), "n"]]));
   frame.reasons.forEach(([name, why, , total], index) => {
     const row = reasons.rows[index], cell = row.cells[0];
     row.className = /^(hot|hydrated)$/.test(name) ? "warm" : "";
@@ -372,13 +372,13 @@ function tables() {
   say($("saved"), f.tokens_saved ? `${n(f.tokens_saved)} input tokens did not have to be sent and read again.` : "");
 
   rows(listed("losses", frame.losses), frame.losses.map(([conn, at, kind, cause, old, turns]) =>
-    [`${conn} ${kind === "lost" ? "lost" : "not opened"}`, cause + (turns ? `; ${plural(turns, "turn")} in flight` : "") + (old ? `; ${span(old)} old` : ""), [span(clock - at), "n"]]));
+    [[`${conn} ${kind === "lost" ? "lost" : "not opened"}`, "k"], cause + (turns ? `; ${plural(turns, "turn")} in flight` : "") + (old ? `; ${span(old)} old` : ""), [span(clock - at), "n"]]));
   const retries = Object.entries(frame.retries).sort((a, b) => b[1] - a[1]).map(([why, count]) => `${why} ${n(count)}`);
   const moves = Object.entries(frame.moves).map(([how, count]) => `${how.replace("_", " ")} ${n(count)}`);
   say($("retries"), [retries.length ? `Tried again: ${retries.join(", ")}.` : "", moves.length ? `Moved between turns: ${moves.join(", ")}.` : ""].join(" ").trim());
 
   rows(listed("tenants", frame.tenants), frame.tenants.map(([name, weight, flying, cap, waiting, , p50, p99]) =>
-    [name + (weight === 1 ? "" : ` ×${weight}`), [cap == null ? n(flying) : `${n(flying)} of ${n(cap)}`, "n"], [waiting ? n(waiting) : "", waiting ? "n limit" : "n"], [seconds(p50), "n"], [seconds(p99), "n"]]));
+    [[name + (weight === 1 ? "" : ` ×${weight}`), "k"], [cap == null ? n(flying) : `${n(flying)} of ${n(cap)}`, "n"], [waiting ? n(waiting) : "", waiting ? "n limit" : "n"], [seconds(p50), "n"], [seconds(p99), "n"]]));
   show($("models"), frame.models.length > 0);
   rows($("models").tBodies[0], frame.models.map(([name, flying, limit, held, requests, tokens]) => {
     const limits = [];
@@ -386,15 +386,15 @@ function tables() {
     if (limit != null) limits.push(`${n(limit)} in flight after refusals`);
     if (requests) limits.push(`${percent(requests[0], requests[1])} of ${n(requests[1])} requests a minute`);
     if (tokens) limits.push(`${percent(tokens[0], tokens[1])} of ${n(tokens[1])} tokens a minute`);
-    return [name, [n(flying), "n"], [limits.join("; ") || "none", limit != null || held != null ? "limit" : ""]];
+    return [[name, "k"], [n(flying), "n"], [limits.join("; ") || "none", limit != null || held != null ? "limit" : ""]];
   }));
   const r = frame.replays;
   say($("replays"), r.spent || r.blocked ? `Recovery has sent ${n(r.spent)} tokens again` + (r.per_minute ? `; it may send ${n(r.per_minute)} a minute` : "") + (r.blocked ? ", which are spent: it waits." : ".") : "");
 }
 
-// The charts. Time runs from -15 minutes to now; latencies are on a logarithmic scale.
+// The charts: the last 15 minutes, or as long as there is something to show. Latencies are on a logarithmic scale.
 
-const SPAN = 900, NS = "http://www.w3.org/2000/svg", LOW = 0.001;
+const SPANS = [1, 2, 5, 10, 15], NS = "http://www.w3.org/2000/svg", LOW = 0.001;
 const CHARTS = { wait: [0, 1], first: [2, 3], turn: [4, 5] };
 let hovered = null, chartsAt = 0;
 
@@ -421,14 +421,16 @@ function charts(always = false) {
   charts.last = last;
   chartsAt = frame.now;
   const steps = keys.map((key) => [Number(key), ...frame.rows[key]]).sort((a, b) => a[0] - b[0]);
-  for (const box of document.querySelectorAll("[data-chart]")) chart(box, steps);
+  const old = (frame.now - (steps[0]?.[0] ?? frame.now)) / 60, minutes = SPANS.find((one) => one >= old) || 15;
+  say($("time-title"), minutes === 1 ? "The last minute" : `The last ${minutes} minutes`);
+  for (const box of document.querySelectorAll("[data-chart]")) chart(box, steps, minutes);
 }
 
-function chart(box, steps) {
+function chart(box, steps, minutes) {
   const name = box.dataset.chart, area = box.querySelector("svg"), width = area.clientWidth, height = area.clientHeight;
   if (!width) return;
   const left = 44, right = width - 4, top = 6, bottom = height - 18, end = frame.now;
-  const x = (at) => right - ((end - at) / SPAN) * (right - left);
+  const x = (at) => right - ((end - at) / (60 * minutes)) * (right - left);
   const pair = CHARTS[name], parts = [];
   let y, marks;
   if (pair) {
@@ -448,8 +450,9 @@ function chart(box, steps) {
     const level = y(mark);
     parts.push(svg("line", { class: "axis", x1: left, x2: right, y1: level, y2: level }), svg("text", { x: left - 6, y: level + 4, "text-anchor": "end" }, text));
   }
-  for (const minutes of [15, 10, 5, 0]) {
-    parts.push(svg("text", { x: x(end - 60 * minutes), y: height - 3, "text-anchor": minutes === 15 ? "start" : minutes ? "middle" : "end" }, minutes ? `−${minutes} min` : "now"));
+  for (const part of [0, 1, 2]) {
+    const back = (30 * minutes * (2 - part)), text = back >= 60 ? `−${+(back / 60).toFixed(1)} min` : `−${back} s`;
+    parts.push(svg("text", { x: x(end - back), y: height - 3, "text-anchor": ["start", "middle", "end"][part] }, back ? text : "now"));
   }
   const gap = 2.5 * frame.step, line = (column) => {
     const points = [];
