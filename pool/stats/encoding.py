@@ -7,7 +7,6 @@ ZigZag LEB128 variable-length integers, a negative one for a run of so many empt
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
 import zlib
 
@@ -27,24 +26,10 @@ def decode(text: str | bytes) -> dict[int, int]:
         ValueError: it is none.
     """
     try:
-        packed = base64.b64decode(text, validate=True)
-        cookie, length = _OUTER.unpack_from(packed)
-        if cookie & ~_WORD_SIZE != _COMPRESSED:
-            raise ValueError(f"its cookie is {cookie:#x}, not that of a compressed histogram (V2)")
-        if length != len(packed) - _OUTER.size:
-            raise ValueError(f"it says that it has {length} bytes, and has {len(packed) - _OUTER.size}")
-        unpacking = zlib.decompressobj()
-        data = unpacking.decompress(packed[_OUTER.size :], MAX_SIZE)
-        if unpacking.unconsumed_tail or not unpacking.eof:
-            raise ValueError("its compressed part is cut off, or too big")
-        cookie, length, offset, digits, lowest, _, _ = _INNER.unpack_from(data)
-    except (binascii.Error, zlib.error, struct.error, UnicodeEncodeError) as error:
+        lowest, digits, data = _unpacked(text)
+        counts = _counts(data)
+    except (ValueError, zlib.error, struct.error) as error:  # what base64 raises is a ValueError
         raise ValueError(f"not an encoded histogram: {error}") from None
-    if cookie & ~_WORD_SIZE != _PLAIN or length > len(data) - _INNER.size:
-        raise ValueError("its inner header is not that of a histogram (V2)")
-    if offset or not 1 <= digits <= 5 or lowest < 1:
-        raise ValueError(f"a histogram with offset {offset}, {digits} digits and least value {lowest}")
-    counts = _counts(data[_INNER.size : _INNER.size + length])
     if (lowest, digits) == (1, DIGITS):
         return counts
     bounds = layout_of(lowest, digits)
@@ -54,6 +39,25 @@ def decode(text: str | bytes) -> dict[int, int]:
         bucket = bucket_of((low + high + 1) // 2)
         moved[bucket] = moved.get(bucket, 0) + count
     return moved
+
+
+def _unpacked(text: str | bytes) -> tuple[int, int, bytes]:
+    packed = base64.b64decode(text, validate=True)
+    cookie, length = _OUTER.unpack_from(packed)
+    if cookie & ~_WORD_SIZE != _COMPRESSED:
+        raise ValueError(f"its cookie is {cookie:#x}, not that of a compressed histogram (V2)")
+    if length != len(packed) - _OUTER.size:
+        raise ValueError(f"it says that it has {length} bytes, and has {len(packed) - _OUTER.size}")
+    unpacking = zlib.decompressobj()
+    data = unpacking.decompress(packed[_OUTER.size :], MAX_SIZE)
+    if unpacking.unconsumed_tail or not unpacking.eof:
+        raise ValueError("its compressed part is cut off, or too big")
+    cookie, length, offset, digits, lowest, _, _ = _INNER.unpack_from(data)
+    if cookie & ~_WORD_SIZE != _PLAIN or length > len(data) - _INNER.size:
+        raise ValueError("its inner header is not that of a histogram (V2)")
+    if offset or not 1 <= digits <= 5 or lowest < 1:
+        raise ValueError(f"it has offset {offset}, {digits} digits and {lowest} as its least value")
+    return lowest, digits, data[_INNER.size : _INNER.size + length]
 
 
 def _counts(data: bytes) -> dict[int, int]:
