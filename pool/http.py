@@ -148,7 +148,7 @@ class HttpClient:
         method: str,
         path: str,
         headers: list[tuple[bytes, bytes]],
-        body: bytes | AsyncIterable[bytes],
+        body: bytes | AsyncIterable[bytes] | None,
         answer: Answer,
     ) -> contextlib.AbstractAsyncContextManager[httpcore2.Response]:
         """Send a request of any kind; `answer` is told how far it has come. Raises what httpcore does."""

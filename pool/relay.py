@@ -59,7 +59,7 @@ async def relay(
     answer = Answer(client.settings.stall_timeout)
     given = kept(fields) if body is None else delimited(kept(fields))
     async with contextlib.AsyncExitStack() as stack:
-        content: bytes | AsyncIterator[bytes] = b""
+        content: AsyncIterator[bytes] | None = None
         with trio.move_on_after(answer.timeout) as patience:
             if body is not None:
                 content = _while_it_flows(

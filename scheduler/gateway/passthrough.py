@@ -62,6 +62,8 @@ async def pass_through(
         nursery.start_soon(watch)
         try:
             await _pass(http, head, client, body)
+        except BodyBroken:
+            gone = True
         except (Refused, PoolError) as error:
             refused = error if isinstance(error, Refused) else _unreachable(error)
         nursery.cancel_scope.cancel()
