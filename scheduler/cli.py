@@ -15,7 +15,12 @@ import click
 COMMANDS = {
     "run": "Run an agent on every task of a file.",
     "serve": "Serve the Responses API to any client over the pool.",
+    "work": "Work on the jobs of a queue.",
+    "enqueue": "Put the tasks of a file into a queue.",
+    "jobs": "List the jobs of a queue; retry or drop them.",
+    "result": "Show a job's result; wait for it, or follow it.",
     "emulate": "Serve a Responses API for trying out and testing.",
+    "plan": "Say how many connections, lanes and processes a load needs.",
     "trace": "Show a trace: who said what where, and what was odd.",
 }
 

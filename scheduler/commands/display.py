@@ -46,8 +46,8 @@ class Quiet:
 
     interval = LINE_INTERVAL
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[str], *, prefix: str = "") -> None:
+        self._stream, self._prefix = stream, PREFIX + prefix
 
     def update(self, progress: Progress) -> None:
         """Nothing."""
@@ -55,7 +55,7 @@ class Quiet:
     def say(self, line: str) -> None:
         """Write the line."""
         with suppress(OSError, ValueError):
-            print(f"{PREFIX}{line}", file=self._stream, flush=True)
+            print(f"{self._prefix}{line}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing."""

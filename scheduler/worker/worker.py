@@ -92,6 +92,8 @@ class Worker:
     _doing: set[Doing] = field(factory=set, init=False)
     _look: bool = field(default=False, init=False)  # there may be more to take than when it was asked last
     _resting: trio.CancelScope | None = field(default=None, init=False)
+    _jobs: trio.Nursery | None = field(default=None, init=False)
+    _hurried: bool = field(default=False, init=False)
     _pause: float = field(default=FIRST_PAUSE, init=False)
     _paused_until: float = field(default=-1.0, init=False)
 
@@ -130,6 +132,13 @@ class Worker:
             self._phase, self.why = Phase.STOPPING, why
         self._look_again()
 
+    def hurry(self) -> None:
+        """Stop, and hand back at once what runs, in the middle of its turn."""
+        self.stop()
+        self._hurried = True
+        if self._jobs is not None:
+            self._jobs.cancel_scope.cancel()
+
     async def run(self) -> None:
         """Work until told to stop.
 
@@ -162,12 +171,14 @@ class Worker:
     async def _work(self) -> None:
         failure: Exception | None = None
         async with trio.open_nursery() as jobs:
+            self._jobs = jobs
             try:
                 await self._take(jobs)
             except Exception as error:
                 failure = error
                 jobs.cancel_scope.cancel()
-            jobs.cancel_scope.deadline = trio.current_time() + self.settings.grace
+            if not self._hurried:
+                jobs.cancel_scope.deadline = trio.current_time() + self.settings.grace
         if failure is not None:
             raise failure
 

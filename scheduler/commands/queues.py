@@ -1,0 +1,44 @@
+"""The options and words that the commands about a job queue share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+queue_option = click.option(
+    "--queue",
+    required=True,
+    envvar="WARMLINE_QUEUE",
+    metavar="URL",
+    help="sqlite:///jobs.db, sqlite:////absolute/jobs.db or redis://host; or WARMLINE_QUEUE.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
+debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
+
+
+def note_debug(context: click.Context, debug: bool) -> None:
+    """Remember --debug for where errors are shown."""
+    state = context.find_root().ensure_object(dict)
+    state["debug"] = debug or state.get("debug", False)
+
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+class Size(click.ParamType[int]):
+    """Bytes: 1000000, 512k, 64MB, 2GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse it."""
+        text = str(value).strip().lower().removesuffix("b")
+        digits = text.rstrip("kmgi")
+        unit = text[len(digits) :]
+        if not digits.isascii() or not digits.isdigit() or unit not in UNITS or int(digits) == 0:
+            self.fail(f"{value!r} is no size; write 64MB, 2GiB or a number of bytes.", param, ctx)
+        return int(digits) * UNITS[unit]

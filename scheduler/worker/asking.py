@@ -1,0 +1,238 @@
+"""What `warmline enqueue`, `jobs` and `result` do once their options are plain."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+import trio
+
+from pool.wire.codec import from_json, to_json
+from scheduler.errors import TaskError
+from scheduler.fleet.report import plural
+from scheduler.worker.client import BATCH, ended, outcome, put_all
+from scheduler.worker.engines import open_queue
+from scheduler.worker.errors import JobConflict, JobFailed, JobNotFound, QueueRefused
+from scheduler.worker.opened import open_tasks
+from scheduler.worker.patience import insist
+from scheduler.worker.queue import Filter, Queue, Record, State
+from scheduler.worker.seal import Seal
+from scheduler.worker.showing import Table, counts_line, details, record_json, step_lines
+from scheduler.worker.source import read_jobs
+from scheduler.worker.steps import ALLOWED, answer_step
+
+T = TypeVar("T")
+DEAD, USAGE, NOT_YET = 1, 2, 3
+FOLLOW_INTERVAL = 0.25
+
+
+def _with_queue(url: str, ask: Callable[[Queue], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with open_queue(url) as queue:
+            return await ask(queue)
+
+    try:
+        return trio.run(run)
+    except (QueueRefused, JobConflict, JobNotFound) as error:
+        raise _Usage(str(error)) from None
+
+
+class _Usage(click.ClickException):
+    """A mistake that the person can mend."""
+
+    exit_code = USAGE
+
+
+def enqueue_file(tasks: str, url: str, defaults: Mapping[str, Any], *, as_json: bool) -> None:
+    """Enqueue a file, and say what became of it. The whole file is checked before anything is enqueued."""
+    with open_tasks(tasks) as (source, lines):
+        jobs = list(read_jobs(lines, source=source, defaults=defaults))
+    if not jobs:
+        raise TaskError("no tasks: the file is empty; put one JSON object a line", source=source)
+
+    async def ask(queue: Queue) -> None:
+        receipts = await put_all(queue, jobs)
+        new = sum(receipt.new for receipt in receipts)
+        if as_json:
+            for receipt in receipts:
+                click.echo(
+                    to_json({"id": receipt.id, "new": receipt.new, "state": receipt.state.value}).decode()
+                )
+        else:
+            there = f"; {len(receipts) - new} were there already" if new < len(receipts) else ""
+            click.echo(f"{plural(new, 'job')} enqueued in {queue.name}{there}")
+        served = {agent for worker in await queue.workers() for agent in worker.agents}
+        lonely = sorted({job.agent for job in jobs if job.agent} - served)
+        if served and lonely:
+            names = ", ".join(lonely)
+            click.echo(
+                f"warmline: no worker that lives has the agent {names}; the jobs wait for one", err=True
+            )
+
+    _with_queue(url, ask)
+
+
+def list_jobs(
+    url: str,
+    *,
+    state: str | None,
+    agent: str | None,
+    tenant: str | None,
+    conversation: str | None,
+    prefix: str,
+    limit: int,
+    after: str | None,
+    as_json: bool,
+) -> None:
+    """List jobs."""
+    wanted = Filter(
+        state=None if state is None else State(state),
+        agent=agent,
+        tenant=tenant,
+        conversation=conversation,
+        prefix=prefix,
+    )
+
+    async def ask(queue: Queue) -> None:
+        counts, workers = await queue.counts(), await queue.workers()
+        if not as_json:
+            click.echo(counts_line(counts, workers))
+        table = Table.for_stdout()
+        records = [record async for record in _found(queue, wanted, after, limit + 1)]
+        for record in records[:limit]:
+            if as_json:
+                click.echo(to_json(record_json(record)).decode())
+            else:
+                if record is records[0]:
+                    click.echo(f"\n{table.head()}")
+                click.echo(table.row(record))
+        if len(records) > limit > 0 and not as_json:
+            click.echo(f"more with --after {records[limit - 1].job.id}, or --limit N")
+
+    _with_queue(url, ask)
+
+
+async def _found(queue: Queue, wanted: Filter, after: str | None, limit: int) -> AsyncIterator[Record]:
+    while limit > 0:
+        records = await queue.find(wanted, limit=min(BATCH, limit), after=after)
+        if not records:
+            return
+        for record in records:
+            yield record
+        limit, after = limit - len(records), records[-1].job.id
+
+
+def show_job(job_id: str, url: str, *, as_json: bool) -> None:
+    """Show one job."""
+
+    async def ask(queue: Queue) -> None:
+        record = await queue.get(job_id)
+        if as_json:
+            result = None if record.result is None else from_json(record.result)
+            click.echo(to_json({**record_json(record), "result": result}).decode())
+        else:
+            click.echo(details(record))
+
+    _with_queue(url, ask)
+
+
+def retry_jobs(url: str, job_ids: Sequence[str], answers: Mapping[str, str], *, key_file: str | None) -> None:
+    """Queue dead letters again: these, or all whose calls are not in doubt."""
+    seal = Seal.found(key_file)
+
+    async def ask(queue: Queue) -> None:
+        ids = list(job_ids) or [
+            record.job.id
+            for record in await _all_dead(queue)
+            if record.cause is None or record.cause.type != "CallInDoubt"
+        ]
+        for job_id in ids:
+            record = await queue.get(job_id)
+            doubt = record.cause is not None and record.cause.type == "CallInDoubt"
+            steps = [answer_step(call_id, text) for call_id, text in answers.items()]
+            if doubt and not steps:
+                steps = [ALLOWED]
+            sealed = [seal.close(step, job_id, index) for index, step in enumerate(steps, record.steps)]
+            await queue.retry(job_id, steps=sealed)
+        click.echo(f"{plural(len(ids), 'job')} queued again")
+
+    _with_queue(url, ask)
+
+
+def drop_jobs(url: str, job_ids: Sequence[str]) -> None:
+    """Forget jobs: these, or all dead letters."""
+
+    async def ask(queue: Queue) -> None:
+        ids = list(job_ids) or [record.job.id for record in await _all_dead(queue)]
+        for job_id in ids:
+            if job_ids:
+                await queue.get(job_id)  # a wrong id is the person's to know
+            await queue.drop(job_id)
+        click.echo(f"{plural(len(ids), 'job')} dropped")
+
+    _with_queue(url, ask)
+
+
+async def _all_dead(queue: Queue) -> list[Record]:
+    return [record async for record in _found(queue, Filter(state=State.DEAD), None, sys.maxsize)]
+
+
+def show_result(
+    job_id: str,
+    url: str,
+    *,
+    wait: bool,
+    follow: bool,
+    timeout: float | None,
+    as_json: bool,
+    key_file: str | None,
+) -> int:
+    """Print a result; return the exit status."""
+    seal = Seal.found(key_file)
+
+    async def ask(queue: Queue) -> int:
+        record = await queue.get(job_id)
+        if wait:
+            with trio.move_on_after(float("inf") if timeout is None else timeout):
+                if follow:
+                    await _follow(queue, job_id, seal, as_json=as_json)
+                record = await ended(queue, job_id)
+        if record.state not in (State.DONE, State.DEAD):
+            record = await queue.get(job_id)
+        if record.state not in (State.DONE, State.DEAD):
+            said = f"{record.state.value}, {plural(record.steps, 'step')} done"
+            click.echo(f"warmline: job {job_id!r} has no result yet: {said}", err=True)
+            return NOT_YET
+        try:
+            value = outcome(record)
+        except JobFailed as error:
+            click.echo(f"warmline: {error}", err=True)
+            return DEAD
+        output = value["output"]
+        click.echo(to_json(value).decode() if as_json or not isinstance(output, str) else output)
+        return 0
+
+    return _with_queue(url, ask)
+
+
+async def _follow(queue: Queue, job_id: str, seal: Seal, *, as_json: bool) -> None:
+    """Show the steps of a job as they are kept, until it has ended."""
+    seen = 0
+    while True:
+        record = await insist(partial(queue.get, job_id))
+        steps = await insist(partial(queue.steps, job_id, after=seen))
+        for step in steps:
+            body = seal.open(step.body, step.job_id, step.index)
+            if as_json:
+                click.echo(body.decode())
+            else:
+                for line in step_lines(from_json(body)):
+                    click.echo(line, err=True)
+        seen += len(steps)
+        if record.state in (State.DONE, State.DEAD) and not steps:
+            return
+        if not steps:
+            await trio.sleep(FOLLOW_INTERVAL)
