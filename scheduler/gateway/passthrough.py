@@ -44,6 +44,8 @@ async def pass_through(
         raise Refused(f"Invalid URL ({head.method} {head.path})", status=404)
     sent = trio.Event()
     body = _body(http, sent) if _has_body(head) and given is None else None
+    else:
+        await http.body()  # nothing, but it says so
     if body is None:
         sent.set()
     if given is not None:
