@@ -43,13 +43,14 @@ async def pass_through(
     if head.upgrade:
         raise Refused(f"Invalid URL ({head.method} {head.path})", status=404)
     sent = trio.Event()
-    body = _body(http, sent) if _has_body(head) and given is None else None
+    body: AsyncGenerator[bytes] | None = None
+    if given is not None:
+        body = _read_already(given, sent)
+    elif _has_body(head):
+        body = _body(http, sent)
     else:
         await http.body()  # nothing, but it says so
-    if body is None:
         sent.set()
-    if given is not None:
-        body = _parts(given)
     gone = False
     refused: Refused | None = None
 
@@ -96,10 +97,6 @@ async def _body(http: HttpConnection, sent: trio.Event) -> AsyncGenerator[bytes]
     async for part in http.body_parts():
         yield part
     sent.set()
-
-
-async def _parts(given: bytes) -> AsyncGenerator[bytes]:
-    yield given
 
 
 async def _read_already(content: bytes, sent: trio.Event) -> AsyncGenerator[bytes]:
