@@ -118,7 +118,7 @@ def _turn(turn: Turn, after: Turn | None) -> TurnLoad:
         cached_tokens=usage.get("cached_tokens", 0),
         output_tokens=usage.get("output_tokens", 0),
         bytes_sent=exchange.size,
-        bytes_replay=exchange.size + turn.saved,
+        bytes_replay=exchange.size + exchange.saved,
         kind=turn.kind,
         reason=turn.reason or turn.kind,
         model=turn.model or exchange.model or "",

@@ -19,6 +19,7 @@ FEW = 20  # turns; of fewer there is no percentile worth the name
 LONG_WAIT = 1.0  # s, for admission or for a lane
 SILENCE = 2.0  # s between two events
 UNUSUAL = 5.0  # times the median silence
+USUAL = ("", "replay:new", "http:setting", "http:short")  # reasons to send everything that ask for no remedy
 NAMED = 5  # neighbours that are named
 
 
@@ -70,7 +71,7 @@ def _lost(story: Story) -> Iterator[Finding]:
         if end is None or not connection.lost:
             continue
         cut = [name for name in end.get("cut", ()) if name]
-        near = _neighbours(connection, float(end["at"]), set(cut))
+        near = _neighbours(story, connection, float(end["at"]), set(cut))
         parts = [f"{connection.name} was lost after {seconds(float(end.get('age', 0.0)))} ({cause_of(end)})"]
         parts.append(f"in mid-turn: {_some(cut)}" if cut else "no turn was in flight on it")
         if near:
@@ -84,11 +85,11 @@ def _lost(story: Story) -> Iterator[Finding]:
         )
 
 
-def _neighbours(connection: Connection, at: float, cut: set[str]) -> list[str]:
-    """Return who had last spoken on the connection without being in flight when it died."""
-    return list(
-        dict.fromkeys(one.conv for one in connection.exchanges if one.sent < at and one.conv not in cut)
-    )
+def _neighbours(story: Story, connection: Connection, at: float, cut: set[str]) -> list[str]:
+    """Return who had spoken on the connection, was not in flight when it died, and went on later."""
+    spoke = dict.fromkeys(one.conv for one in connection.exchanges if one.sent < at and one.conv not in cut)
+    names = [story.conversations[name] for name in spoke]
+    return [one.name for one in names if one.start + one.seconds > at]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -167,7 +168,7 @@ def _silent(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
 
 def _replayed(turns: Iterable[Turn]) -> Iterator[Finding]:
     for turn in turns:
-        if turn.kind == "replay" and turn.reason not in ("", "replay:new") and turn.last is not None:
+        if turn.kind == "replay" and turn.reason not in USUAL and turn.last is not None:
             text = f"{_name(turn)} sent {size(turn.last.size)} instead of a delta ({turn.reason}): {why(turn.reason)}"
             yield Finding(
                 kind="replay",

@@ -20,6 +20,8 @@ class Exchange:
     size: int
     items: int = 0
     parent: str | None = None
+    reason: str = ""  # of its placement
+    saved: int = 0  # bytes, by not sending the whole transcript
     warm_up: bool = False
     events: array[float] = field(factory=lambda: array("d"))  # when each came
     received: int = 0  # bytes
@@ -69,7 +71,6 @@ class Turn:
     model: str = ""
     admission: float = 0.0  # s waited for its slot
     waited: float = 0.0  # s, for its lane
-    saved: int = 0  # bytes, by not sending the whole transcript
     tries: list[Exchange] = field(factory=list)
     retries: list[Line] = field(factory=list)
     error: str | None = None  # it failed for good

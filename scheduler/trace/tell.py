@@ -39,6 +39,7 @@ class _Teller:
     story: Story
     _open: dict[str, Exchange] = field(factory=dict, init=False)  # by lane
     _slots: dict[str, float] = field(factory=dict, init=False)  # waits for admission, by conversation
+    _saved: dict[str, int] = field(factory=dict, init=False)  # bytes, by the create to come
     _do: dict[str, Callable[[Line], None]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -98,6 +99,8 @@ class _Teller:
         if not exchange.warm_up:
             turn = self._current(conversation, at=exchange.sent)
             turn.tries.append(exchange)
+            exchange.reason = turn.reason
+            exchange.saved = self._saved.pop(conversation.name, 0)
             if not turn.kind:
                 turn.kind = "delta" if exchange.parent else "replay"
 
@@ -176,7 +179,7 @@ class _Teller:
         turn.number = int(line.get("turn", turn.number))
         turn.kind, turn.reason, turn.lane = str(line["kind"]), str(line["reason"]), str(line["lane"])
         turn.model, turn.waited = str(line.get("model", "")), turn.waited + waited
-        turn.saved = int(line.get("saved", 0))
+        self._saved[conversation.name] = int(line.get("saved", 0))
         conversation.tenant = conversation.tenant or str(line.get("tenant", ""))
         conversation.entries.append(line)
 

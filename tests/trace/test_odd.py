@@ -54,9 +54,11 @@ def test_a_lost_connection_names_who_was_on_it() -> None:
     (one,) = found(
         "lost connection",
         *turn_lines("neighbour", 1, 0.0, lane="c1/lane-02"),
+        *turn_lines("gone", 1, 0.0, lane="c1/lane-03"),
         *turn_lines("elsewhere", 1, 0.0, lane="c2/lane-02"),
         *turn_lines("task", 1, 2.0, ended=False),
         {**ENDED, "cut": ["task"]},
+        *turn_lines("neighbour", 2, 4.0, lane="c3/lane-01"),
     )
     assert one.text == (
         "c1 was lost after 3.00 s (by the server, code 1006); in mid-turn: task; also at home there: neighbour"

@@ -71,7 +71,9 @@ def _named(what: str, name: str, among: Mapping[str, T]) -> T:
     if name in among:
         return among[name]
     near = difflib.get_close_matches(name, among, n=NEAR) or [one for one in among if name in one][:NEAR]
-    hint = f"; is it {' or '.join(near)}?" if near else f"; there are {len(among)}, listed without --{what}"
+    if not near and len(among) <= NEAR:
+        near = list(among)
+    hint = f"; is it {' or '.join(near)}?" if near else f"; there are {len(among)}"
     raise click.UsageError(f"no {what} {name!r} in this trace{hint}")
 
 

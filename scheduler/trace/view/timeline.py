@@ -80,9 +80,9 @@ def _sent(exchange: Exchange, turn: Turn | None, *, again: bool) -> Iterator[Row
         yield Row(exchange.sent, "warm-up", f"{amount} to {exchange.lane}, nothing to be generated")
         return
     what = "delta" if exchange.parent else "replay"
-    reason = turn.reason if turn.last is exchange else ""
+    reason = exchange.reason
     because = {"hot": "hot", "hydrated": "hydrated: the server has stored its parent"}.get(
-        reason, f"{reason.removeprefix('replay:')}: {why(reason)}" if reason else ""
+        reason, f"{reason.removeprefix('replay:')}, {why(reason)}" if reason else ""
     )
     waits = []
     if turn.admission >= SHORT and not again:
@@ -90,7 +90,7 @@ def _sent(exchange: Exchange, turn: Turn | None, *, again: bool) -> Iterator[Row
     if turn.waited >= SHORT and turn.last is exchange:
         waits.append(f"{seconds(turn.waited)} for a lane")
     waited = f", waited {' and '.join(waits)}" if waits else ""
-    saved = f" instead of {size(exchange.size + turn.saved)}" if turn.saved and turn.last is exchange else ""
+    saved = f" instead of {size(exchange.size + exchange.saved)}" if exchange.saved else ""
     label = f"turn {turn.number}" + (" again" if again else "")
     text = f"{what}{f' ({because})' if because else ''}, {amount}{saved} to {exchange.lane}{waited}"
     yield Row(exchange.sent, label, text, bad=what == "replay" and reason not in ("replay:new", ""))

@@ -27,14 +27,16 @@ WHY = {
     "replay:compacted": "the conversation had been compacted",
     "replay:rewritten": "its history had been rewritten",
     "replay:resumed": "it began with a history",
-    "oversize": "no socket takes a message of this size",
-    "fallback": "no socket could be opened",
+    "http:setting": "the settings say so",
+    "http:oversize": "no socket takes a message of this size",
+    "http:fallback": "no socket could be opened",
+    "http:short": "a socket would not have been worth its dial",
 }
 
 
 def why(reason: str) -> str:
     """Say what a reason means; a reason of later versions speaks for itself."""
-    return WHY.get(reason, reason.removeprefix("replay:"))
+    return WHY.get(reason, reason.partition(":")[2] or reason)
 
 
 def seconds(value: float | None) -> str:
