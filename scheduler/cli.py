@@ -20,6 +20,7 @@ COMMANDS = {
     "jobs": "List the jobs of a queue; retry or drop them.",
     "result": "Show a job's result; wait for it, or follow it.",
     "emulate": "Serve a Responses API for trying out and testing.",
+    "top": "Show in the terminal what a dashboard shows.",
     "plan": "Say how many connections, lanes and processes a load needs.",
     "trace": "Show a trace: who said what where, and what was odd.",
 }

@@ -8,6 +8,7 @@ pictures, however old it has become.
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -18,6 +19,7 @@ from attrs import frozen
 from pool.roster import Roster
 from pool.slots import BUSY, Conn, ConnState, Lane, LaneState, Waiter
 
+_URL = re.compile(r"^wss?://\S+ ")
 LOSSES_KEPT = 50
 ABNORMAL = 1006  # what RFC 6455 calls an end without a close frame
 CAUSES: Mapping[str, str] = {
@@ -218,7 +220,9 @@ class Losses:
 
     def dial_failed(self, conn: Conn, error: Exception, *, now: float) -> None:
         """A dial failed."""
-        self._add(conn, "dial failed", str(error)[:REASON_LENGTH], now)
+        # The URL stands elsewhere, and what the server said in full is in the log.
+        cause = _URL.sub("", str(error)).partition(" (")[0]
+        self._add(conn, "dial failed", cause[:REASON_LENGTH], now)
 
     def _add(
         self, conn: Conn, kind: Lost, cause: str, now: float, *, age: float = 0.0, turns: int = 0

@@ -351,6 +351,7 @@ function tables() {
   const waiters = frame.waiters.map(([who, since, wants, lane, behind]) =>
     [who, behind ? `${lane}, in use by ${behind}` : lane ? `${wants}; its own: ${lane}` : wants, [span(clock - since), "n"]]);
   const body = listed("waiters", waiters);
+  say($("waiters-none"), "Nobody waits for a lane." + (f.held_back ? ` ${plural(f.held_back, "turn waits", "turns wait")} for admission: see the tenants.` : ""));
   if (f.waiting > waiters.length) waiters.push([[`and ${n(f.waiting - waiters.length)} more`, "sub"], "", ["", "n"]]);
   rows(body, waiters);
   rows(listed("longest", frame.longest), frame.longest.map(([who, lane, state, since]) =>
@@ -364,8 +365,7 @@ function tables() {
     row.className = /^(hot|hydrated)$/.test(name) ? "warm" : "";
     if (cell.dataset.name !== name) {
       cell.dataset.name = name;
-      cell.title = why;
-      cell.replaceChildren(name, make("span", { className: "track" }));
+      cell.replaceChildren(name, make("span", { className: "sub", textContent: why && ` ${why.replace(/^\w+: /, "")}` }), make("span", { className: "track" }));
     }
     cell.lastElementChild?.style.setProperty("--share", `${((100 * total) / most).toFixed(1)}%`);
   });
