@@ -12,6 +12,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import h11
@@ -170,6 +171,27 @@ class HttpConnection:
         """Send an answer's head; without a content-length it goes on in chunks."""
         fields = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
         await self._send(h11.Response(status_code=status, headers=fields))
+
+    def push(self, data: bytes) -> bytes:
+        """Hand some of an answer in chunks to the socket at once, and return what it did not take: `send_rest` that.
+
+        For streams of many small parts, whose task waits elsewhere for each: going through the event loop once more
+        for every part would cost more than everything else that is done with it. Raises `trio.BrokenResourceError`.
+        """
+        if self._parser.their_http_version != b"1.0":
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if not isinstance(self.stream, trio.SocketStream):
+            return data
+        try:
+            return data[os.write(self.stream.socket.fileno(), data) :]
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def send_rest(self, data: bytes) -> None:
+        """Send what `push` could not."""
+        await self.stream.send_all(data)
 
     async def send(self, data: bytes) -> None:
         """Send some of an answer."""

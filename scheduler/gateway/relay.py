@@ -80,19 +80,26 @@ class Relay:
             await self.write(sse("error", to_json(error)))
 
     async def write(self, data: bytes) -> None:
-        """Send data, and the head before it if that is due. Raises `trio.BrokenResourceError` when nobody listens."""
-        try:
-            self._sending.acquire_nowait()
-        except trio.WouldBlock:
-            await self._sending.acquire()
-        try:
+        """Send data, and the head before it if that is due. No checkpoint when the socket takes it at once.
+
+        Raises:
+            trio.BrokenResourceError: nobody listens any more.
+        """
+        if self._begun and not self._sending.locked():
+            self._since = trio.current_time()
+            rest = self.http.push(data)
+            if rest:
+                async with self._sending:
+                    await self.http.send_rest(rest)
+            return
+        async with self._sending:
             self._since = trio.current_time()
             if not self._begun:
                 self._begun = True
                 await self.http.begin(200, {**HEADERS, **self.headers})
-            await self.http.send(data)
-        finally:
-            self._sending.release()
+            rest = self.http.push(data)
+            if rest:
+                await self.http.send_rest(rest)
 
     async def mind(self, scope: trio.CancelScope) -> None:
         """Keep a silent line open, and cut one that is stuck, which cancels `scope`."""
