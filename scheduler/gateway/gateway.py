@@ -41,6 +41,7 @@ class Gateway:
     stopping: trio.Event = field(factory=trio.Event, init=False)  # no more requests are taken
     counts: Counter[str] = field(factory=Counter, init=False)
     crashes: int = field(default=0, init=False)
+    linger: float = field(default=0.0, init=False)  # s that idle connections stay open when it stops
     _idle: set[trio.CancelScope] = field(factory=set, init=False)  # connections that wait for a request
     _from: Counter[str] = field(factory=Counter, init=False)  # connections by the client's address
     _left: trio.Event = field(factory=trio.Event, init=False)  # a connection has ended
@@ -55,11 +56,16 @@ class Gateway:
         """Clients that are connected."""
         return self._from.total()
 
+    @property
+    def addresses(self) -> Counter[str]:
+        """How many connections there are from each address."""
+        return self._from
+
     def stop(self) -> None:
         """Take no more requests: connections without one are closed, the others when theirs is answered."""
         self.stopping.set()
         for scope in self._idle:
-            scope.cancel()
+            scope.deadline = min(scope.deadline, trio.current_time() + self.linger)
 
     async def deserted(self) -> None:
         """Wait until no client is connected."""

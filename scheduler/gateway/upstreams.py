@@ -161,6 +161,10 @@ class Upstreams:
         one.tidy(trio.current_time())
         one.close()
 
+    def kill(self, one: Upstream) -> None:
+        """Close an upstream's sockets now: what is in flight fails. The next request opens others."""
+        self._shut(one)
+
     @asynccontextmanager
     async def use(self, caller: Caller) -> AsyncIterator[Upstream]:
         """Give a caller its upstream, opened if need be; it stays open for the length of the block.

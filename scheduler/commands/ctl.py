@@ -1,0 +1,110 @@
+"""`warmline ctl`: look into a running gateway, and steer it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+HELP = """Look into a running gateway, and steer it.
+
+\b
+  show WHAT        pools, connections, lanes, conversations, waiters,
+                   clients, keys, stats or settings
+  pause [NAME]     grant no lane any more; turns in flight go on
+  drain [NAME]     pause, and come back when nothing is in flight
+  resume [NAME]    grant lanes again
+  rotate [NAME]    replace every socket upstream, without a gap
+  kill [NAME]      close the sockets now; what is in flight fails
+  reload           read the configuration file again
+  stop             stop as on SIGTERM
+  key NAME         make a virtual key; needs no gateway
+
+NAME is an upstream, as `show pools` has it; without it all are meant.
+
+\b
+Examples:
+  warmline ctl show pools
+  warmline ctl show stats --json
+  warmline ctl pause key-1a2b3c4d
+"""
+
+
+@click.command(help=HELP, short_help="Look into a running gateway, and steer it.")
+@click.argument("verb")
+@click.argument("name", required=False)
+@click.option(
+    "--admin",
+    metavar="PATH|HOST:PORT",
+    help="The gateway's admin socket.  [default: the only one of this user's]",
+)
+@click.option("--token", metavar="TEXT", help="For an admin port; better set WARMLINE_CTL_TOKEN.")
+@click.option("--json", "as_json", is_flag=True, help="Show JSON, one object.")
+@click.pass_context
+def ctl(
+    context: click.Context, verb: str, name: str | None, admin: str | None, token: str | None, as_json: bool
+) -> None:
+    """See HELP."""
+    verb = verb.lower()
+    if verb == "key":
+        from scheduler.gateway.mint import show_new_key
+
+        if name is None:
+            raise click.UsageError("`key` needs a name: warmline ctl key NAME")
+        show_new_key(context, context.command.params[1], name)
+    from scheduler.gateway.admin import VERBS
+    from scheduler.gateway.operator import NotRunning, ask, found_path, where_of
+    from scheduler.gateway.tables import SHOWN
+
+    if verb not in VERBS:
+        raise click.UsageError(f"no such verb: {verb!r}; there is {', '.join((*VERBS, 'key'))}")
+    if verb == "show" and name not in SHOWN:
+        raise click.UsageError(f"show what? There is {', '.join(SHOWN)}")
+    request = {"verb": verb, "name": name, "token": token}
+    try:
+        answer = ask(where_of(admin if admin is not None else found_path()), request)
+    except NotRunning as error:
+        raise click.ClickException(str(error)) from None
+    if "error" in answer:
+        raise click.ClickException(answer["error"])
+    show(answer, as_json=as_json)
+
+
+def show(answer: dict[str, Any], *, as_json: bool) -> None:
+    """Print an answer."""
+    if as_json:
+        from pool.wire.codec import to_json
+
+        if "rows" in answer:
+            answer = {"rows": [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]}
+        click.echo(to_json(answer))
+    elif "rows" in answer:
+        _table(answer["columns"], answer["rows"])
+    else:
+        click.echo(answer["said"])
+
+
+def _table(columns: list[str], rows: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(table)
+    if not rows:
+        click.echo("(none)", err=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)

@@ -1,0 +1,222 @@
+"""The operator's door: one JSON object a line each way, on a Unix socket of the user's own, or a loopback port.
+
+Theory of operation
+    What may be asked is what PgBouncer's console takes: SHOW, PAUSE, RESUME, and so on, for one upstream by its name
+    or for all. The socket is open to its owner alone (0600), which is all the authentication that it needs;
+    a port can be reached by every user of the machine, so there each request carries a token.
+
+    `takeover` gives the listening sockets to another process (see `listening`). Nothing changes here until that one
+    says `ready`; then this one stops as on SIGTERM, but leaves idle connections a moment to come back with a request.
+    If the other one dies before, nothing has happened. The new process puts its own admin socket in place of this one
+    by renaming it, so that there is always one to talk to.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from pool.auth import Secret
+from pool.errors import SettingsError
+from pool.wire.codec import from_json, to_json
+from scheduler.fleet.report import plural
+from scheduler.gateway.listening import send_sockets
+from scheduler.gateway.server import RunningGateway
+from scheduler.gateway.tables import Value, table_of
+from scheduler.gateway.upstreams import Upstream
+
+log = logging.getLogger("warmline.gateway")
+
+LONGEST = 65536  # bytes of a request
+LINGER = 3.0  # s that idle connections are left open after a takeover
+LOOK = 0.05  # s between two looks whether everything has ended
+PATH_LIMIT = 100  # bytes of a Unix socket's path: 108 with Linux, 104 with macOS, and the end
+
+
+class Refusal(Exception):
+    """What was asked for cannot be done; the message is for the operator."""
+
+
+@define(eq=False)
+class Admin:
+    """Answers an operator. `reload` reads the configuration again and says what changed."""
+
+    running: RunningGateway
+    settings: Sequence[Sequence[Value]] = ()  # name, value, source
+    reload: Callable[[], str] | None = None
+    token: Secret | None = field(default=None, repr=False)
+    stop: Callable[[], None] = field(default=partial(signal.raise_signal, signal.SIGTERM))
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one operator until it leaves."""
+        buffer = b""
+        try:
+            while True:
+                line, found, rest = buffer.partition(b"\n")
+                if found:
+                    buffer = rest
+                    if await self._line(stream, line):
+                        continue
+                    return
+                data = bytes(await stream.receive_some(LONGEST))
+                buffer += data
+                if not data or len(buffer) > LONGEST:
+                    return
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _line(self, stream: trio.abc.Stream, line: bytes) -> bool:
+        """Answer one request; return whether there may be another."""
+        try:
+            request = from_json(line)
+            if not isinstance(request, dict):
+                raise Refusal("a request is a JSON object")
+            self._check(request)
+            if request.get("verb") == "takeover":
+                await self._take_over(stream)
+                return False
+            answer = await self._answer(request)
+        except (Refusal, SettingsError) as error:
+            answer = {"error": str(error)}
+        except (ValueError, RecursionError):
+            answer = {"error": "a request is a JSON object on one line"}
+        await stream.send_all(to_json(answer) + b"\n")
+        return True
+
+    def _check(self, request: Mapping[str, Any]) -> None:
+        given = request.get("token")
+        if self.token is not None and not (
+            isinstance(given, str) and hmac.compare_digest(given.encode(), self.token.reveal().encode())
+        ):
+            raise Refusal("the token is missing or wrong (--token, or WARMLINE_CTL_TOKEN)")
+
+    async def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        verb, name = request.get("verb"), request.get("name")
+        await trio.lowlevel.checkpoint()
+        if verb == "show":
+            gateway = self.running.gateway
+            table = table_of(str(name), gateway, now=trio.current_time(), settings=self.settings)
+            return {"columns": table.columns, "rows": table.rows}
+        if verb == "reload":
+            if self.reload is None:
+                raise Refusal("there is no configuration file: start with --config FILE")
+            return {"said": self.reload()}
+        if verb == "stop":
+            self.stop()
+            return {"said": "stopping; turns may end within the grace"}
+        if verb not in _DONE:
+            raise Refusal(f"no such verb: {str(verb)[:40]!r}; there is {', '.join(VERBS)}")
+        chosen = self._upstreams(None if name is None else str(name))
+        for upstream in chosen:
+            self._do(str(verb), upstream)
+        if verb == "drain":
+            await self._until_idle(chosen)
+        return {"said": f"{_DONE[str(verb)]} {plural(len(chosen), 'upstream')}"}
+
+    def _upstreams(self, name: str | None) -> list[Upstream]:
+        every = self.running.gateway.upstreams.all
+        chosen = [one for one in every if name in (None, one.caller.name)]
+        if name is not None and not chosen:
+            there = ", ".join(sorted(one.caller.name for one in every)) or "none is open"
+            raise Refusal(f"no upstream {name!r}; there is: {there}")
+        return chosen
+
+    def _do(self, verb: str, upstream: Upstream) -> None:
+        pool = upstream.scheduler.pool
+        match verb:
+            case "pause" | "drain":
+                pool.pause()
+            case "resume":
+                pool.resume()
+            case "rotate":
+                pool.rotate()
+            case "kill":
+                self.running.gateway.upstreams.kill(upstream)
+
+    async def _until_idle(self, upstreams: Iterable[Upstream]) -> None:
+        """Wait until nothing is in flight."""
+        for upstream in upstreams:
+            while upstream.open and upstream.scheduler.pool.stats().leased_lanes:  # noqa: ASYNC110 - a pool tells nobody
+                await trio.sleep(LOOK)
+
+    async def _take_over(self, stream: trio.abc.Stream) -> None:
+        if not isinstance(stream, trio.SocketStream) or stream.socket.family != socket.AF_UNIX:
+            raise Refusal("a takeover needs the Unix socket: a port cannot pass what it listens on")
+        await send_sockets(stream, self.running.listeners)
+        if bytes(await stream.receive_some(LONGEST)).strip() != b'"ready"':
+            log.warning("a takeover was begun and not completed; going on")
+            return
+        log.info("another process has taken over")
+        self.running.gateway.linger = LINGER
+        self.stop()
+
+
+_DONE = {
+    "pause": "paused",
+    "resume": "resumed",
+    "rotate": "rotating",
+    "drain": "paused, with nothing in flight:",
+    "kill": "closed the sockets of",
+}
+VERBS = ("show", *_DONE, "reload", "stop")
+
+
+@asynccontextmanager
+async def serve_admin(admin: Admin, where: str | tuple[str, int]) -> AsyncIterator[None]:
+    """Answer operators at a path, or on a host's port, while the block runs.
+
+    Raises:
+        SettingsError: the path cannot be used.
+        OSError: likewise.
+    """
+    if isinstance(where, str):
+        listener, inode = _unix_listener(Path(where))
+    else:
+        (listener,) = await trio.open_tcp_listeners(where[1], host=where[0])
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, admin.handle, [listener])
+            yield
+            nursery.cancel_scope.cancel()
+    finally:
+        if isinstance(where, str):
+            with suppress(OSError):  # another process may have put its own there
+                if os.stat(where).st_ino == inode:
+                    os.unlink(where)
+
+
+def _unix_listener(path: Path) -> tuple[trio.SocketListener, int]:
+    """Listen, and put the socket where it belongs, in place of whatever socket is there."""
+    if len(os.fsencode(path)) > PATH_LIMIT:
+        raise SettingsError("admin", str(path), f"must be a path of at most {PATH_LIMIT} bytes")
+    if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
+        raise SettingsError("admin", str(path), "is there, and no socket; name another path")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name[:40]}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        fresh.unlink()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # there is no moment at which others could connect
+    try:
+        listening.bind(str(fresh))
+    finally:
+        os.umask(before)
+    inode = fresh.stat().st_ino
+    listening.listen(16)
+    listening.setblocking(False)
+    os.rename(fresh, path)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening)), inode
