@@ -28,6 +28,7 @@ CPU_PER_DIAL = 0.0006  # s, and of an idle connection each second: docs/benchmar
 CPU_PER_SOCKET = 160e-6 / 20
 CPU_SHARE = 0.6  # of a core that one event loop may use on average, so that its own queue stays short
 CLOSE = 0.8  # of a limit: worth a warning
+FEW = 10  # connections, of which each number is shown
 STEPS = 50  # a number of connections is told to this part of itself
 
 
@@ -165,8 +166,8 @@ def plan_for(question: Question, *, on_trial: Callable[[], None] = lambda: None)
     connections, min_idle, several = _confirm(trials, question, found.connections)
     outcome = merge(several)
     recommended = _recommended(scenario, connections, min_idle)
-    below = trials.of(connections - 1) if connections > 1 else None
-    curve = _curve(trials, connections)
+    below = merge(trials.several(connections - 1, None, question.seeds)) if connections > 1 else None
+    curve = _curve(trials, connections, question.seeds)
     limits = _limits(question, recommended, outcome, processes)
     return Plan(
         question=question,
@@ -234,12 +235,16 @@ def _recommended(scenario: Scenario, connections: int, min_idle: int) -> Scenari
     return evolve(sized, pool=sized.pool.with_(rotation_overlap=overlap))
 
 
-def _curve(trials: Trials, connections: int) -> tuple[Point, ...]:
-    sizes = {connections + step for step in (-1, 0, 1)}
-    sizes |= {max(1, round(connections * share)) for share in (0.7, 0.8, 0.9, 1.1, 1.25, 1.5)}
+def _curve(trials: Trials, connections: int, seeds: int) -> tuple[Point, ...]:
+    """Try other sizes; those beside the recommended one from as many seeds, because little is between them."""
+    near = {connections + step for step in (-1, 0, 1)}
+    if connections <= FEW:
+        sizes = set(range(connections - 3, connections + 5))
+    else:
+        sizes = near | {round(connections * share) for share in (0.6, 0.7, 0.8, 0.9, 1.1, 1.25, 1.5)}
     points = []
-    for size in sorted(sizes - {0}):
-        outcome = trials.of(size)
+    for size in sorted(size for size in sizes if size > 0):
+        outcome = merge(trials.several(size, None, seeds if size in near else 1))
         use = outcome.busy / (size * trials.scenario.lanes.in_flight)
         points.append(Point(connections=size, outcome=outcome, utilisation=use))
     return tuple(points)

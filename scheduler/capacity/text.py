@@ -31,8 +31,13 @@ def recommendation(plan: Plan) -> str:
         None if target.p99_wait is None else f"{show_seconds(target.p99_wait)}",
         None if target.hot is None else show_share(target.hot),
     ]
+    longer = (
+        "Fewer than one turn in a hundred wait at all"
+        if outcome.p99 == 0
+        else f"One turn in a hundred waits longer than {wait}"
+    )
     says.append(
-        f"One turn in a hundred waits longer than {wait}{'' if wanted[0] is None else f' (target: {wanted[0]})'}, "
+        f"{longer}{'' if wanted[0] is None else f' (target: {wanted[0]})'}, "
         f"and {hot} of the turns after a run's first are hot{'' if wanted[1] is None else f' (target: {wanted[1]})'}."
     )
     if plan.below is not None:
@@ -95,7 +100,8 @@ def _lines(plan: Plan, what_ifs: Sequence[WhatIf]) -> Iterator[str]:
     yield from _basis(plan)
 
 
-def _expected(plan: Plan) -> Iterator[str]:
+def expected(plan: Plan) -> list[tuple[str, str, str]]:
+    """Return what is to be expected: name, value, and its range or a note."""
     outcome, several = plan.outcome, plan.processes
     reads = several * outcome.per_hour(outcome.replayed_tokens)
     moved = several * outcome.per_hour(outcome.moved_tokens)
@@ -118,7 +124,7 @@ def _expected(plan: Plan) -> Iterator[str]:
         (
             "dials a minute",
             f"{plan.dials_per_minute:.2g}",
-            f"{outcome.rotated / max(1, outcome.opened):.0%} of them to replace what grew old",
+            f"{several * outcome.per_hour(outcome.rotated) / 60:.2g} connections a minute grow too old",
         ),
         (
             "replayed tokens",
@@ -130,9 +136,13 @@ def _expected(plan: Plan) -> Iterator[str]:
     if prices is not None:
         cost, again = several * prices.of(outcome), several * prices.of_replays(outcome)
         rows.append(("money", f"{cost:,.2f} an hour", f"{again:,.2f} of it for reading again"))
-    yield "Expected                       with 95 % confidence, and notes"
-    for name, value, note in rows:
-        yield f"  {name:<17}{value:<12}{note}".rstrip()
+    return rows
+
+
+def _expected(plan: Plan) -> Iterator[str]:
+    yield "Expected                         with 95 % confidence, and notes"
+    for name, value, note in expected(plan):
+        yield f"  {name:<17}{value:<14}{note}".rstrip()
 
 
 def _between(ends: tuple[float, float], show: Callable[[float], str], *, top: float = math.inf) -> str:
@@ -148,16 +158,16 @@ def _limits(limits: Sequence[Limit]) -> Iterator[str]:
 
 
 def _curve(plan: Plan) -> Iterator[str]:
-    yield "Connections    p50 wait    p99 wait      hot   in use   replayed tokens an hour"
+    yield "Connections   p50 wait    p99 wait      hot   in use   replayed tokens an hour"
     for point in plan.curve:
         outcome = point.outcome
         mark = ">" if point.connections == plan.connections else " "
         if outcome.overloaded:
-            yield f"{mark} {point.connections:>9}    the line grows without end"
+            yield f"{mark} {point.connections:>9}   the line grows without end"
             continue
         replayed = show_amount(plan.processes * outcome.per_hour(outcome.replayed_tokens))
         yield (
-            f"{mark} {point.connections:>9}  {show_seconds(outcome.p50):>10}  {show_seconds(outcome.p99):>10}  "
+            f"{mark} {point.connections:>9} {show_seconds(outcome.p50):>10}  {show_seconds(outcome.p99):>10}  "
             f"{show_share(outcome.hot):>7}   {point.utilisation:>6.0%}   {replayed:>23}"
         )
 
@@ -178,19 +188,23 @@ def _what_ifs(plan: Plan, what_ifs: Sequence[WhatIf]) -> Iterator[str]:
 
 
 def _check(plan: Plan) -> Iterator[str]:
-    queue, outcome = plan.queue, plan.outcome
     yield "Check by the textbook"
-    little = outcome.turns / outcome.seconds * (sum(outcome.turn_seconds) / max(1, outcome.turns))
-    wrapped = [
-        f"Little's law: {queue.rate:.3g} turns a second, {little / queue.rate:.3g} s each with their wait, make "
-        f"{little:.4g} in the system; the simulation counted {outcome.in_system:.4g}.",
+    for text in check(plan):
+        yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def check(plan: Plan) -> list[str]:
+    """Return what Little and Erlang say, and why Erlang says something else."""
+    queue, outcome = plan.queue, plan.outcome
+    stay = sum(outcome.turn_seconds) / max(1, outcome.turns)
+    return [
+        f"Little's law: {queue.rate:.3g} turns a second, {stay:.3g} s each with their wait, make "
+        f"{queue.rate * stay:.4g} in the system; the simulation counted {outcome.in_system:.4g}.",
         f"Erlang C (M/M/c with {queue.servers} servers of {show_seconds(queue.service)}): "
         f"{show_share(queue.waits)} wait, p99 {show_seconds(queue.wait(0.99))}; the simulation: "
         f"{show_share(outcome.waited)}, {show_seconds(outcome.p99)}.",
         _why(plan),
     ]
-    for text in wrapped:
-        yield from textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _why(plan: Plan) -> str:

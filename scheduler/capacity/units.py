@@ -87,5 +87,7 @@ def show_amount(value: float) -> str:
 
 def show_share(value: float) -> str:
     """Show a share in per cent, with as many digits as it needs near 1."""
-    digits = 0 if value in (0.0, 1.0) or round(value, 2) == value else 1 if value < 0.9995 else 2
+    if value in (0.0, 1.0) or round(value, 2) == value:
+        return f"{value * 100:.0f} %"
+    digits = next(digits for digits in (1, 2, 3, 9) if round(value * 100, digits) < 100)
     return f"{value * 100:.{digits}f} %"

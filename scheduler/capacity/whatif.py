@@ -44,16 +44,15 @@ def what_ifs(plan: Plan, *, on_trial: Callable[[], None] = lambda: None) -> tupl
 
     single = base.lanes.count == 1
     other = Lanes.multi() if single else Lanes.single()
-    lanes = base.with_lanes(other)
-    if single:  # the same number of responses at a time
-        lanes = lanes.with_connections(math.ceil(plan.connections / other.in_flight), base.pool.min_idle)
+    size = math.ceil(base.capacity / other.in_flight)  # for the same number of responses at a time
+    lanes = base.with_lanes(other).with_connections(size, base.pool.min_idle)
     cap = base.endpoint.max_age / SHORTER
     shorter = evolve(base, endpoint=base.endpoint.with_(max_age=cap))
     return (
         tried("twice the load", base.with_load(base.load.times(2.0))),
         tried(f"tools {SLOWER:g} times as slow", base.with_load(base.load.slower_tools(SLOWER))),
         tried(
-            f"16 in flight on 32 lanes, {lanes.pool.max_connections} conn." if single else "single lanes",
+            f"{other.count} lanes on each of {size}" if single else f"single lanes on {size}",
             lanes,
         ),
         tried(f"a cap of {cap / 60:.3g} min", shorter),

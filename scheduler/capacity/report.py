@@ -1,0 +1,51 @@
+"""Where a report and its pictures go: what is missing is said before the work begins."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scheduler.capacity.plan import Plan
+from scheduler.capacity.whatif import WhatIf
+from scheduler.errors import SchedulerError
+
+
+class ReportUnwritable(SchedulerError):
+    """A report cannot be made here. Says what is missing."""
+
+
+def prepare(page: str | None, pictures: str | None) -> Callable[[Plan, Sequence[WhatIf]], list[Path]]:
+    """Return what writes a page, and pictures into a folder, and says where.
+
+    Raises:
+        ReportUnwritable: something stands in the way, as far as can be known now.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ReportUnwritable(
+            "charts need matplotlib, which is not installed: pip install 'warmline[report]'"
+        )
+    if page is not None:
+        if Path(page).is_dir():
+            raise ReportUnwritable(f"--report {page}: is a folder; name a file")
+        if not Path(page).absolute().parent.is_dir():
+            raise ReportUnwritable(f"--report {page}: its folder does not exist")
+    if pictures is not None and Path(pictures).exists() and not Path(pictures).is_dir():
+        raise ReportUnwritable(f"--png {pictures}: is a file; name a folder")
+
+    def write(plan: Plan, what_ifs: Sequence[WhatIf]) -> list[Path]:
+        from scheduler.capacity.charts import charts_of
+        from scheduler.capacity.page import page_of
+
+        charts, written = charts_of(plan, what_ifs), list[Path]()
+        if page is not None:
+            written.append(Path(page))
+            written[-1].write_text(page_of(plan, what_ifs, charts), encoding="utf-8")
+        if pictures is not None:
+            Path(pictures).mkdir(parents=True, exist_ok=True)
+            for chart in charts:
+                written.append(Path(pictures) / f"{chart.name}.png")
+                written[-1].write_bytes(chart.png())
+        return written
+
+    return write
