@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
 
 from scheduler.commands.endpoints import EndpointChoice, endpoint_options
+from scheduler.commands.seconds import Seconds
 from scheduler.telemetry.options import telemetry_options
 
 HELP = """Run an agent on every task of a file.
@@ -40,16 +40,6 @@ Exit status: 0 all runs completed, 1 some did not, 2 wrong usage or input
 (nothing was run), 130 interrupted. Options can also be set as, for instance,
 WARMLINE_RUN_CONNECTIONS=16 in the environment.
 """
-
-
-class Seconds(click.FloatRange):
-    """Seconds, from 0. A range alone lets `nan` pass, which compares with nothing."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-        return seconds
 
 
 @click.command(help=HELP, short_help="Run an agent on every task of a file.")

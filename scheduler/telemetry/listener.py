@@ -80,13 +80,18 @@ async def answer(http: HttpConnection, head: Head, address: Address, pages: Sequ
         # A page of somebody else's, in this machine's browser, whose name has been pointed at this machine.
         await _say(http, 421, "This answers to localhost and 127.0.0.1 only, not to other names.")
     else:
-        for page in pages:
+        for page in (*pages, health):
             if await page(http, head):
                 return
-        if head.path == "/healthz" and head.method in ("GET", "HEAD"):
-            await _say(http, 200, "ok", body=head.method == "GET")
-        else:
-            await _say(http, 404, "Nothing here.")
+        await _say(http, 404, "Nothing here.")
+
+
+async def health(http: HttpConnection, head: Head) -> bool:
+    """Say that the event loop turns."""
+    if head.path != "/healthz" or head.method not in ("GET", "HEAD"):
+        return False
+    await _say(http, 200, "ok", body=head.method == "GET")
+    return True
 
 
 async def _say(http: HttpConnection, status: int, text: str, *, body: bool = True) -> None:

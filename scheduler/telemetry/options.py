@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from attrs import fields, frozen
 
+from scheduler.commands.seconds import Seconds
 from scheduler.telemetry.address import Address
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ OPTIONS = (
     ),
     click.option(
         "--stats-interval",
-        type=click.FloatRange(min=0.1, max=86_400),
+        type=Seconds(min=0.1, max=86_400),
         default=10.0,
         show_default=True,
         metavar="S",

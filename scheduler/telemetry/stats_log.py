@@ -81,11 +81,10 @@ async def open_stats_log(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(log.run, interval)
-            try:
-                yield
-            finally:
-                nursery.cancel_scope.cancel()
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
-                    await log.finish()
+            yield
+            nursery.cancel_scope.cancel()
     finally:
+        # Not before the task has ended: both would write the same interval.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
+            await log.finish()
         file.close()

@@ -12,7 +12,7 @@ from pool.web import Head, HttpConnection
 from scheduler.telemetry import otel_setup
 from scheduler.telemetry.address import Address
 from scheduler.telemetry.intervals import Sources
-from scheduler.telemetry.listener import Page, cannot_listen, listening
+from scheduler.telemetry.listener import Page, cannot_listen, health, listening
 from scheduler.telemetry.options import TelemetryChoice
 
 __all__ = ["Sources", "check", "open_telemetry"]
@@ -84,7 +84,7 @@ async def _serve(
     sources: Sources,
     say: Callable[[str], None],
 ) -> None:
-    pages: list[Page] = []
+    pages: list[Page] = [health]
     bound = await stack.enter_async_context(listening(address, pages))
     if address == choice.metrics:
         from scheduler.telemetry.prometheus import PATH, Metrics

@@ -162,7 +162,7 @@ def changed(number: int, line: str) -> str:
         ("x" * 90 + "\n", 1, "'" + "x" * 40 + r"\.\.\.'"),
         ("# a comment\n", None, "not one of warmline: its units are unknown"),
         ("".join(LINES[1:]), 5, "not one of warmline"),
-        (changed(1, LINES[0].replace("microseconds", "nanoseconds")), 1, "values in 'nanoseconds', where .* microseconds"),
+        (changed(1, LINES[0].replace("microseconds", "nanoseconds")), 1, "'nanoseconds', where .* microseconds"),
         (changed(6, LINES[5].replace("Tag=wait", "Tag=weight")), 6, "no distribution 'weight' in this version"),
         (changed(6, LINES[5].replace(";endpoint=", ";endpoint")), 6, "where a label=value should be"),
         (changed(6, LINES[5].split(",", 1)[1]), 6, "a histogram without a tag: other tools"),
