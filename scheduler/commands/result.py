@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from scheduler.commands.queues import debug_option, note_debug, queue_option
-from scheduler.commands.run import Seconds
+from scheduler.commands.seconds import Seconds
 
 HELP = """Show a job's result: the agent's answer, on stdout.
 

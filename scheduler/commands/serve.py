@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from scheduler.commands.endpoints import EndpointChoice, endpoint_options
-from scheduler.commands.run import Seconds
+from scheduler.commands.seconds import Seconds
 from scheduler.gateway.config import config_of, configured
 from scheduler.gateway.mint import show_new_key
 from scheduler.telemetry.options import TelemetryChoice, telemetry_options

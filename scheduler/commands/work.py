@@ -9,7 +9,7 @@ import click
 
 from scheduler.commands.endpoints import EndpointChoice, endpoint_options
 from scheduler.commands.queues import Size, debug_option, note_debug, queue_option
-from scheduler.commands.run import Seconds
+from scheduler.commands.seconds import Seconds
 from scheduler.telemetry.options import AddressType, telemetry_options
 
 HELP = """Work on the jobs of a queue until told to stop.
