@@ -35,6 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 HIDDEN = "(hidden)"
 _META = "warmline.config"
 _OURS = frozenset({"config", "show_config", "help"})
+_SECRET = frozenset({"admin_token"})
 _SHOWN_ONCE = frozenset({"tenants", "budgets"})  # of the scheduler: said by [[keys]] and [budgets]
 
 
@@ -215,7 +216,20 @@ def check_environment(context: click.Context) -> None:
 def shown(context: click.Context) -> str:
     """Return every setting as TOML, with its source in a comment; what is secret is hidden."""
     config = config_of(context)
-    lines: list[tuple[str, str]] = []
+    lines = [
+        (f"# {name} is not set" if value in (None, ()) else f"{name} = {_toml(value)}", source)
+        for name, value, source in settings_of(context)
+    ]
+    width = min(48, max((len(said) for said, _ in lines), default=0))
+    text = "".join(
+        f"{said:<{width}}  # {source}\n" if said[0] != "#" else f"{said}\n" for said, source in lines
+    )
+    return text + "".join(_shown_tables(config))
+
+
+def settings_of(context: click.Context) -> list[tuple[str, Any, str]]:
+    """Return name, value and source of every plain setting; what is secret is hidden."""
+    found: list[tuple[str, Any, str]] = []
     for parameter in context.command.params:
         name = parameter.name
         if not isinstance(parameter, click.Option) or name is None or name in _OURS or parameter.hidden:
@@ -223,13 +237,10 @@ def shown(context: click.Context) -> str:
         if parameter.is_eager and not parameter.expose_value:
             continue  # does something else and exits
         value = context.params.get(name)
-        said = f"# {name} is not set" if value in (None, ()) else f"{name} = {_toml(value)}"
-        lines.append((said, _source(context, parameter, config)))
-    width = min(48, max((len(said) for said, _ in lines), default=0))
-    text = "".join(
-        f"{said:<{width}}  # {source}\n" if said[0] != "#" else f"{said}\n" for said, source in lines
-    )
-    return text + "".join(_shown_tables(config))
+        if value is not None and name in _SECRET:
+            value = HIDDEN
+        found.append((name, value, _source(context, parameter, config_of(context))))
+    return found
 
 
 def _source(context: click.Context, parameter: click.Option, config: Config) -> str:

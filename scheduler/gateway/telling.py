@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 from attrs import define, field
@@ -21,7 +21,7 @@ from attrs import define, field
 from pool.errors import PoolError
 from pool.websocket import WebSocket
 from pool.wire.codec import to_json
-from pool.wire.events import STARTED, Encoded, ResponseCreate, ServerEvent
+from pool.wire.events import Encoded, ResponseCreate, ResponseStarted, ServerEvent
 from pool.wire.refusal import Refused, previous_response_not_found
 from scheduler.errors import SchedulerError
 from scheduler.gateway.asked import Asked, read_create
@@ -60,7 +60,7 @@ class SocketTurn:
     lane: str | None
     _voice: Voice = field(factory=Voice, init=False)
     _holding: Holding = field(factory=Holding, init=False)
-    _response: dict[str, Any] | None = field(default=None, init=False)  # as it was when it started
+    _id: str | None = field(default=None, init=False)  # of the response that the client has seen begin
     _number: int = field(default=-1, init=False)  # of the last event
 
     async def take(self, text: bytes) -> None:
@@ -79,8 +79,8 @@ class SocketTurn:
         except (PoolError, SchedulerError, Refused, OutputSurfaced) as error:
             await self._failed(error)
         finally:
-            if self._response is not None:
-                session.over(str(self._response.get("id")))
+            if self._id is not None:
+                session.over(self._id)
 
     async def _turn(self, asked: Asked) -> int:
         """Take the turn where it can be served; return its tokens."""
@@ -128,9 +128,11 @@ class SocketTurn:
     async def _tell(self, events: Sequence[ServerEvent]) -> None:
         post, text = self.session.ws.post, self._voice.text
         for event in events:
-            if event.type in STARTED and self._response is None:
-                self._response = self._voice.response(event.payload["response"])
-                self.session.began(str(self._response.get("id")), self.lane)
+            if isinstance(event, ResponseStarted) and event.response_id != self._id:
+                if self._id is not None:
+                    self.session.over(self._id)
+                self._id = event.response_id
+                self.session.began(self._id, self.lane)
             post(text(event))
         if events:
             number = events[-1].payload.get("sequence_number")
@@ -155,16 +157,6 @@ class SocketTurn:
 
     async def _broke_off(self, message: str) -> None:
         """End a response of which the client has seen some, as one that failed."""
-        shown: dict[str, Any] = {
-            "type": "response.failed",
-            "sequence_number": self._number + 1,
-            "response": {
-                **(self._response or {}),
-                "status": "failed",
-                "error": {"code": "server_error", "message": message},
-            },
-        }
-        if self.lane is not None:
-            shown["stream_id"] = self.lane
-        self.session.ws.post(to_json(shown))
-        await self.session.ws.room()
+        ws = self.session.ws
+        ws.post(self._voice.broken_off(self._holding.partial, self._number + 1, message))
+        await ws.room()
