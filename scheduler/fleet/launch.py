@@ -116,4 +116,5 @@ def report_on(
         tokens_saved=turns.tokens_saved,
         usage=turns.usage,
         error=error,
+        stats=turns,
     )

@@ -9,6 +9,7 @@ from attrs import asdict, field, frozen
 
 from pool.stats import Summary
 from scheduler.fleet.results import TaskResult
+from scheduler.stats import SchedulerStats
 from scheduler.turns import Usage
 
 WHY = {  # at most 31 characters, for a line of 80
@@ -91,6 +92,7 @@ class FleetReport:
     error: str | None = None
     signal: int | None = None
     results: tuple[TaskResult, ...] = field(default=(), repr=False)
+    stats: SchedulerStats | None = field(default=None, repr=False)  # everything that was counted
 
     @property
     def ok(self) -> bool:
@@ -116,6 +118,7 @@ class FleetReport:
             "results": self.results_file,
             "error": self.error,
             "interrupted": self.signal is not None,
+            "stats": None if self.stats is None else self.stats.to_json(),
         }
 
     def to_text(self) -> str:

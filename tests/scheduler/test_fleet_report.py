@@ -23,6 +23,7 @@ from scheduler.fleet.report import (
     plural,
     size,
 )
+from scheduler.stats import SchedulerStats
 from scheduler.turns import Usage
 
 FULL = FleetReport(
@@ -101,6 +102,9 @@ def test_the_json_has_what_scripts_read() -> None:
     assert value["first_event"]["p50"] == 0.0412
     assert value["interrupted"] is False
     assert attrs.evolve(FULL, signal=2).to_json()["interrupted"] is True
+    assert value["stats"] is None
+    stats = SchedulerStats(retries={"overloaded": 2})
+    assert SchedulerStats.from_json(attrs.evolve(FULL, stats=stats).to_json()["stats"]) == stats
     to_json(value)
 
 
