@@ -16,7 +16,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 from attrs import define, field
@@ -26,10 +26,20 @@ from pool.errors import ConnectionLost, FrameTooLarge, LocalProtocolError, Remot
 from pool.exchange import Exchange
 from pool.settings import PoolSettings
 from pool.slots import Conn, Lane
+from pool.steering import Steering
 from pool.tap import Tap
 from pool.wire.codec import encode, event_of, parse
 from pool.wire.cycle import Cycle, CycleState, Finished
-from pool.wire.events import ClientEvent, ErrorEvent, ResponseCreate, ServerEvent
+from pool.wire.events import (
+    JSON,
+    STEER,
+    ClientEvent,
+    Encoded,
+    ErrorEvent,
+    ResponseCreate,
+    ResponseSteer,
+    ServerEvent,
+)
 from pool.wire.memory import Memory
 
 AGE_LIMIT = "websocket_connection_limit_reached"
@@ -171,8 +181,22 @@ class Connection:
             for stream_id, exchange in self.exchanges.items():
                 if exchange.cycle.state is CycleState.SENT:
                     return stream_id, exchange
-        elif len(self.exchanges) == 1:
+        if payload["type"] == "error" or payload["type"] in STEER:
+            stream_id, steered = self._steering(payload)
+            if steered is not None:
+                return stream_id, steered
+        if payload["type"] != "error" and len(self.exchanges) == 1:
             return next(iter(self.exchanges.items()))  # a server that ignores lane names
+        return None, None
+
+    def _steering(self, payload: dict[str, object]) -> tuple[str | None, Exchange | None]:
+        """Find whose steer is meant by an answer that names no lane, because it finds nothing to steer."""
+        steer = payload.get("steer")
+        target = steer.get("previous_response_id") if isinstance(steer, dict) else None
+        for stream_id, exchange in self.exchanges.items():
+            waiting = exchange.steerings.waiting
+            if waiting is not None and target in (None, waiting.target):
+                return stream_id, exchange
         return None, None
 
     def _remember(self, stream_id: str | None, exchange: Exchange, finished: Finished) -> None:
@@ -245,6 +269,19 @@ class Connection:
         with trio.move_on_after(FORK_PATIENCE):
             while fork := next((one for one in self.exchanges.values() if one.waits_for(tip)), None):
                 await fork.begun()
+
+    async def steer(self, exchange: Exchange, given: str | Sequence[JSON | Encoded]) -> Steering:
+        """Give input to a response that is running. Raises like `start`."""
+        target = exchange.cycle.response_id or ""
+        event = ResponseSteer(previous_response_id=target, input=given)
+        message = encode(event)
+        self._check_size(len(message))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        steering = exchange.steer()
+        if self.tap is not None:
+            self.tap.sent(self.conn, exchange.lane.stream_id, exchange.lane.holder, event, message)
+        await self._send(message)
+        return steering
 
     async def post(self, event: ClientEvent) -> None:
         """Send an event that starts no response, e.g. a steer. Raises like `start`."""

@@ -15,10 +15,12 @@ from attrs import define, field
 
 from pool.errors import ConnectionLost, LaneOverflow, PoolError, RemoteProtocolError
 from pool.slots import Lane
+from pool.steering import Steering, Steerings, refusal_of
 from pool.wire.codec import event_of
 from pool.wire.cycle import Cycle, Finished
-from pool.wire.events import STARTED, STEER, TERMINAL, ServerEvent
+from pool.wire.events import STARTED, STEER, TERMINAL, ErrorEvent, ServerEvent, SteerEvent
 
+ANSWER_PATIENCE = 10.0  # s, for the answer to a steer, once the response has ended
 ACTED = STARTED | STEER | TERMINAL | {"response.output_item.done", "error"}
 
 
@@ -43,6 +45,7 @@ class Exchange:
     finished: Finished | None = field(default=None, init=False)
     error: PoolError | None = field(default=None, init=False)
     overflow: LaneOverflow | None = field(default=None, init=False)
+    steerings: Steerings = field(factory=Steerings, init=False)
     _fed: int = field(default=0, init=False)  # messages
     # How many there were when last looked at, and since when
     _progress: tuple[int, float] = field(init=False)
@@ -78,18 +81,36 @@ class Exchange:
         if kind in ACTED:
             try:
                 event = event_of(payload, text)
-                finished = self.cycle.receive(event)
+                finished = self.cycle.receive(self._steered(event) if self.steerings.all else event)
             except RemoteProtocolError as error:
                 self.fail(error)
                 raise
             if finished is not None:
-                self.ended_at = trio.current_time() if now is None else now
-                self.finished = finished
+                self._end(finished, trio.current_time() if now is None else now)
         if self.streaming and self.overflow is None:
             self._push(event_of(payload, text) if event is None else event, size)
         if self.finished is not None:
             self._wake.set()
         return self.finished
+
+    def _end(self, finished: Finished, now: float) -> None:
+        self.ended_at, self.finished = now, finished
+        self.steerings.end(lost=False)
+
+    def steer(self) -> Steering:
+        """A `response.steer` is about to be sent. Raises `LocalProtocolError` when there is nothing to steer."""
+        steering = Steering(self.cycle.steer())
+        self.steerings.all.append(steering)
+        return steering
+
+    def _steered(self, event: ServerEvent) -> ServerEvent:
+        """Look for the answers to steers."""
+        if isinstance(event, ErrorEvent) and self.cycle.started and self.steerings.waiting:
+            stray = event.stream_id is None and self.lane.stream_id is not None
+            event = refusal_of(event) if stray else event  # what is wrong with the response comes on its lane
+        if isinstance(event, SteerEvent):
+            self.steerings.take(event)
+        return event
 
     def _push(self, event: ServerEvent, size: int) -> None:
         self._queue.append(event)
@@ -107,7 +128,8 @@ class Exchange:
     def check(self, now: float, timeout: float) -> bool:
         """Give the response up, and return True, when nothing has come for `timeout` seconds.
 
-        Looked at now and then, so that events need not be timed.
+        Looked at now and then, so that events need not be timed. One that has ended, but for the answer to a steer,
+        is not waited for so long.
         """
         fed, since = self._progress
         if fed != self._fed:
@@ -116,6 +138,10 @@ class Exchange:
             error = f"{self.lane}: no event for {now - since:.0f} s, though the connection is alive"
             self.fail(ConnectionLost(error, sent=True, started=self.first_event_at is not None))
             return True
+        elif now - since >= ANSWER_PATIENCE and not self.over and self.cycle.kept_waiting:
+            self._end(self.cycle.forsake(), now)
+            self._wake.set()
+            return True
         return False
 
     def fail(self, error: PoolError) -> None:
@@ -123,6 +149,7 @@ class Exchange:
         if not self.over:
             self.error = error
             self.ended_at = trio.current_time()
+            self.steerings.end(lost=True)
             self._wake.set()
             self._begin()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
@@ -10,8 +10,9 @@ from pool.connection import Connection
 from pool.errors import ConnectionLost, LocalProtocolError
 from pool.exchange import Exchange
 from pool.slots import Lane
+from pool.steering import Steering
 from pool.wire.cycle import CycleState
-from pool.wire.events import RawClientEvent, ResponseCreate, ResponseSteer
+from pool.wire.events import JSON, Encoded, RawClientEvent, ResponseCreate, ResponseSteer
 
 
 @define(eq=False)
@@ -64,6 +65,20 @@ class Lease:
         exchange = await self._live().start(self.lane, event, streaming=stream)
         self.exchange = exchange  # only now: after an error the one before still counts
         return exchange
+
+    async def steer(self, given: str | Sequence[JSON | Encoded]) -> Steering:
+        """Give the response in flight more input; `answered()` of what is returned waits for the server's answer.
+
+        The server stops the response where it can and goes on with a successor, which takes its place on the lane:
+        the exchange ends with the successor, and `Finished.before` has what came before it.
+
+        Raises:
+            LocalProtocolError: no response is running, or it has not begun.
+            FrameTooLarge, ConnectionLost: it was not sent.
+        """
+        if self.exchange is None or self.exchange.over:
+            raise LocalProtocolError("no response is running on this lease")
+        return await self._live().steer(self.exchange, given)
 
     async def post(self, event: ResponseSteer | RawClientEvent) -> None:
         """Send an event about the response in flight, e.g. a steer. Raises like `send`."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RetryBudgetExceeded,
         RunIncomplete,
         SchedulerError,
+        SteerRefused,
         TaskError,
         ToolDefinitionError,
         UnsupportedOutput,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from scheduler.stats import SchedulerStats
     from scheduler.stream import RunStream
     from scheduler.tools import Tool, ToolContext, ToolFinished, ToolStarted, tool
-    from scheduler.turns import FunctionCall, Placement, Turn, TurnRequest, Usage
+    from scheduler.turns import FunctionCall, Placement, Steered, Turn, TurnRequest, Usage
 
 _HOMES = {
     "scheduler.admission.shell": "Admission",
@@ -59,7 +60,7 @@ _HOMES = {
     "scheduler.conversation": "Conversation",
     "scheduler.errors": "AdmissionQueueFull AgentNotFound BudgetExceeded CallsUnanswered ConversationBusy "
     "DeadlineExceeded FleetHalted InputInvalid OutputFileError OutputInvalid RetryBudgetExceeded RunIncomplete "
-    "SchedulerError TaskError ToolDefinitionError UnsupportedOutput",
+    "SchedulerError SteerRefused TaskError ToolDefinitionError UnsupportedOutput",
     "scheduler.fleet.entry": "run_fleet run_fleet_async",
     "scheduler.fleet.fleet": "Fleet FleetCounts",
     "scheduler.fleet.report": "FleetReport",
@@ -71,7 +72,7 @@ _HOMES = {
     "scheduler.stats": "SchedulerStats",
     "scheduler.stream": "RunStream",
     "scheduler.tools": "Tool ToolContext ToolFinished ToolStarted tool",
-    "scheduler.turns": "FunctionCall Placement Turn TurnRequest Usage",
+    "scheduler.turns": "FunctionCall Placement Steered Turn TurnRequest Usage",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -109,6 +110,8 @@ __all__ = [
     "SchedulerError",
     "SchedulerSettings",
     "SchedulerStats",
+    "SteerRefused",
+    "Steered",
     "Task",
     "TaskError",
     "TaskResult",

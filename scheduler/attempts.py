@@ -18,6 +18,7 @@ from scheduler.errors import RetryBudgetExceeded
 from scheduler.outcome import calls_of, failure_of, incomplete_reason, text_of, usage_of
 from scheduler.recovery import Again, GiveUp, Remedy, recover
 from scheduler.standing import Standing
+from scheduler.steering import Steers
 from scheduler.turns import Placement, Turn, TurnRequest, Usage
 from scheduler.ways import FALLBACK, OVERSIZE, Carrier, Reply
 
@@ -47,6 +48,7 @@ class Attempts:
     request: TurnRequest
     on_events: OnEvents | None
     rewritten: bool = False  # what is new takes the transcript's place
+    steers: Steers = field(factory=Steers, init=False)  # what is said while it runs
     changes: tuple[str, ...] = field(default=(), init=False)  # what it says differently from the turn before
     called_at: float = field(factory=trio.current_time, init=False)
     tries: int = field(default=1, init=False)  # that cost an attempt, and the present one
@@ -173,6 +175,8 @@ class Attempts:
         shared, chain, hold = self.at.shared, self.at.chain, self.at.hold
         fields = shared.fields(self.request, store=chain.store)
         async with self._way(fields) as lease:
+            if self.steers.all:
+                self.new = [*self.new, *self.steers.fold()]
             plan = chain.plan(
                 self.new, remembered=lease.remembers(chain.tip), lost=hold.lost, rewritten=self.rewritten
             )
@@ -188,12 +192,16 @@ class Attempts:
             )
             self._placed(plan, lease)
             exchange = await lease.send(create, stream=self.on_events is not None)
-            self.at.expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN, self.request)
-            if self.on_events is not None:
-                while events := await exchange.batch():
-                    self.seen = True
-                    await self.on_events(events)
-            finished = await exchange.result()
+            self.steers.sent(lease, exchange)
+            try:
+                self.at.expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN, self.request)
+                if self.on_events is not None:
+                    while events := await exchange.batch():
+                        self.seen = True
+                        await self.on_events(events)
+                finished = await exchange.result()
+            finally:
+                self.steers.idle()
         failure = failure_of(finished)
         if failure is not None:
             raise failure
@@ -264,6 +272,8 @@ class Attempts:
             finished.response_id,
             tokens=usage.total_tokens,
             rewritten=self.rewritten,
+            steered=self.steers.stages(finished),
+            queued=self.steers.queued(finished),
         )
         at.near, at.request, at.calls = None, self.request, bool(calls)
         if self.over_http is not None:
@@ -275,7 +285,7 @@ class Attempts:
             output=output,
             text=text_of(output),
             calls=calls,
-            usage=usage,
+            usage=sum((usage_of(one.response) for one in finished.before), start=usage),
             placement=Placement(
                 kind=plan.kind,
                 reason=plan.reason,
@@ -292,6 +302,7 @@ class Attempts:
             seconds=trio.current_time() - self.called_at,
             attempts=self.tries + self.free - 1,
             payload=finished.response,
+            steers=self.steers.outcomes(finished),
         )
         at.placements.append(turn.placement)
         output_at = exchange.first_output_at

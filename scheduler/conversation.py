@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import trio
 from attrs import define, field
 
 from pool.errors import SettingsError
@@ -15,11 +16,11 @@ from scheduler.admission.ticket import Ticket
 from scheduler.attempts import Attempts, OnEvent, OnEvents
 from scheduler.chain import Chain, Past, as_items, encode_input
 from scheduler.compaction import Compaction, compact
-from scheduler.errors import CallsUnanswered, ConversationBusy
+from scheduler.errors import CallsUnanswered, ConversationBusy, SteerRefused
 from scheduler.migration import Migration
 from scheduler.shared import Shared
 from scheduler.standing import Standing
-from scheduler.turns import Placement, Turn, TurnRequest
+from scheduler.turns import Placement, Steered, Turn, TurnRequest
 
 
 @define(eq=False)
@@ -33,6 +34,7 @@ class Conversation:
     _at: Standing = field(init=False)
     _migration: Migration = field(init=False)
     _busy: bool = field(default=False, init=False)
+    _turn: Attempts | None = field(default=None, init=False, repr=False)  # the one that is running
 
     def __attrs_post_init__(self) -> None:
         self._at = Standing(self.name, self._shared, self._chain)
@@ -134,15 +136,38 @@ class Conversation:
         new, rewritten = self._chain.follow(as_items(given)) if whole else (encode_input(given), False)
         self._busy = True
         self._at.came_back()
+        listener = on_events or one_by_one(on_event)
+        self._turn = Attempts(self._at, self.ticket, new, request, listener, rewritten)
         try:
             await self._migration.make_way(needed=self._at.hold.lane is None)
             with self._shared.admission.within(self.ticket):
-                listener = on_events or one_by_one(on_event)
-                return await Attempts(self._at, self.ticket, new, request, listener, rewritten).run()
+                return await self._turn.run()
         finally:
-            self._busy = False
+            self._turn.steers.end()
+            self._busy, self._turn = False, None
             if self._at.hold.leaving:
                 self._leave()
+
+    async def steer(self, given: str | Sequence[Mapping[str, Any] | Encoded]) -> Steered:
+        """Say something to the turn that is running, from another task; return when that is sure to be heard.
+
+        The server stops the response where it can and goes on with a successor; `turn` returns that one, and its
+        `steers` tell what became of what was said. Only some models can be steered, and only on sockets with lanes.
+        Cancelling stops the wait; what has been sent may be heard all the same.
+
+        Args:
+            given: a text, or messages of the user.
+
+        Raises:
+            SteerRefused: there is no turn, it is over, or it cannot be steered.
+            InputInvalid: what is given has no JSON form.
+            FrameTooLarge: no socket takes a message of this size.
+        """
+        items, turn = encode_input(given), self._turn
+        if turn is None:
+            raise SteerRefused("response_not_active", f"no turn of conversation {self.name!r} is running")
+        await trio.lowlevel.checkpoint()
+        return await turn.steers.steer(items)
 
     async def compact(self, request: TurnRequest) -> Compaction:
         """Have the server compact the transcript, over HTTP; the conversation goes on from what it returns.

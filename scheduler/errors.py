@@ -43,6 +43,18 @@ class InputInvalid(SchedulerError, ValueError):
         return cls(where, f"cannot be written as JSON ({error})", "give texts, numbers, lists and mappings")
 
 
+class SteerRefused(SchedulerError):
+    """Input for a running turn was not taken: say it in the next turn. Nothing has changed.
+
+    `code` is the protocol's: response_not_active, response_already_completed, steering_not_supported, invalid_input,
+    too_many_pending_steers ...
+    """
+
+    def __init__(self, code: str | None, message: str) -> None:
+        self.code, self.message = code, message
+        super().__init__(f"{code or 'refused'}: {message}; say it in the next turn")
+
+
 class CallsUnanswered(SchedulerError):
     """A conversation whose model waits for tool outputs cannot be compacted: take the turn that gives them first."""
 

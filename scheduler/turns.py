@@ -81,13 +81,32 @@ class Placement:
     damage: float = 0.0
 
 
+SteerOutcome = Literal["accepted", "added", "taken", "pending", "refused", "failed"]
+
+
+@frozen(kw_only=True)
+class Steered:
+    """What became of input that was given to a running turn.
+
+    `accepted`: by the server; the turn will tell the rest. `added`: the turn was sent with it, or sent again.
+    `taken`: a successor of the response went on with it. `pending`: the model waits for tool outputs first, and the
+    next turn takes it by itself. `refused`, `failed`: `code` and `message` say why; it is not in the transcript.
+    """
+
+    outcome: SteerOutcome
+    id: str | None = None
+    code: str | None = None
+    message: str = ""
+
+
 @frozen(kw_only=True)
 class Turn:
     """One finished turn.
 
     `text` joins the `output_text` parts of the assistant's messages; `output` and `payload` (the terminal
     `response` object) are the parsed JSON, whole. `first_event` and `seconds` are seconds from the call, so
-    waiting for a lane and every failed try are in them; `attempts` counts the tries.
+    waiting for a lane and every failed try are in them; `attempts` counts the tries. A turn that was steered is its
+    last response's; `usage` is the sum over all of them, and `steers` says what became of each piece of input.
     """
 
     response_id: str
@@ -102,3 +121,4 @@ class Turn:
     seconds: float
     attempts: int
     payload: Mapping[str, Any] = field(repr=False)
+    steers: tuple[Steered, ...] = ()

@@ -14,7 +14,7 @@ Outside this package nothing imports cattrs or msgspec to read or write JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cattrs
@@ -96,13 +96,8 @@ def encode(event: ClientEvent, *, stream_id: str | None = None) -> bytes:
     if isinstance(event, ResponseCreate):
         return _encode_create(event, event.stream_id or stream_id)
     if isinstance(event, ResponseSteer):
-        return to_json(
-            {
-                "type": "response.steer",
-                "previous_response_id": event.previous_response_id,
-                "input": event.input,
-            }
-        )
+        parts = [b'{"type":"response.steer","previous_response_id":', to_json(event.previous_response_id)]
+        return b"".join((*parts, b',"input":', *_input_parts(event.input), b"}"))
     return to_json(event.payload)
 
 
@@ -135,12 +130,18 @@ def _create_parts(event: ResponseCreate) -> list[bytes]:
     if event.previous_response_id is not None:
         parts += b',"previous_response_id":', to_json(event.previous_response_id)
     parts.append(b',"input":')
-    if isinstance(event.input, str):
-        parts.append(to_json(event.input))
-    else:
-        items = [item.text if isinstance(item, Encoded) else to_json(item) for item in event.input]
-        parts += b"[", b",".join(items), b"]"
+    parts += _input_parts(event.input)
     return parts
+
+
+def _input_parts(given: str | Sequence[Mapping[str, Any] | Encoded]) -> tuple[bytes, ...]:
+    if isinstance(given, str):
+        return (to_json(given),)
+    return (
+        b"[",
+        b",".join([item.text if isinstance(item, Encoded) else to_json(item) for item in given]),
+        b"]",
+    )
 
 
 def parse(text: str | bytes) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 Theory of operation
     A lane carries one response at a time. It is busy from before the send until the terminal event; an error
     event ends a request that was refused. A steered response is followed by a successor that the server starts
-    by itself, so a terminal event does not free a lane that has a steer accepted: one successor takes all the
-    steers of its predecessor. If it cannot begin, the predecessor is the response that has ended.
+    by itself, so a terminal event does not free a lane that has a steer accepted, or one that has not been answered:
+    one successor takes all the steers of its predecessor. If it cannot begin, the predecessor is the response that
+    has ended. `Finished.before` holds those that ended on the way.
 
         IDLE -> SENT -> ACTIVE -> IDLE            the ordinary turn; a warm-up takes the same way
                 SENT -> IDLE                      refused by an error event
@@ -58,11 +59,22 @@ ALLOWED: Mapping[CycleState, frozenset[CycleState]] = {
 
 
 @frozen(kw_only=True)
+class Before:
+    """A response that was steered and went on as its successor. `steers`: what that was given, by id, in order."""
+
+    response_id: str | None
+    output: tuple[Mapping[str, Any], ...]
+    response: Mapping[str, Any] = field(repr=False)
+    steers: tuple[str, ...]
+
+
+@frozen(kw_only=True)
 class Finished:
     """How a response ended.
 
     `status` is completed, incomplete or failed; `refused` when an error event came instead of a response.
-    `output` is whole even where the terminal event leaves it out.
+    `output` is whole even where the terminal event leaves it out. `before`: the responses that it succeeded, when
+    it was steered. `pending`: ids of steers that wait for the next create, because outputs of ours come first.
     """
 
     status: str
@@ -70,6 +82,8 @@ class Finished:
     output: tuple[Mapping[str, Any], ...] = ()
     response: Mapping[str, Any] = field(default=NOTHING, repr=False)
     error: ErrorEvent | None = None
+    before: tuple[Before, ...] = ()
+    pending: tuple[str, ...] = ()
 
 
 @define(eq=False)
@@ -80,7 +94,9 @@ class Cycle:
     response_id: str | None = field(default=None, init=False)
     strays: int = field(default=0, init=False)
     _items: dict[int, Mapping[str, Any]] = field(factory=dict, init=False)
-    _steers: set[str] = field(factory=set, init=False)  # accepted for the response that is running
+    _steers: dict[str, None] = field(factory=dict, init=False)  # accepted for the response that is running
+    _unanswered: int = field(default=0, init=False)  # steers that were sent, and neither accepted nor refused
+    _before: list[Before] = field(factory=list, init=False)
     # A response that ended, while its successor is due
     _held: Finished | None = field(default=None, init=False)
 
@@ -104,6 +120,29 @@ class Cycle:
         self._move(_S.SENT)
         self.response_id = None
         self._clear()
+
+    def steer(self) -> str:
+        """A `response.steer` is about to be sent; return the response that it is for.
+
+        Raises:
+            LocalProtocolError: no response is running whose id is known.
+        """
+        if self.state is not _S.ACTIVE or self.response_id is None:
+            raise LocalProtocolError(f"this lane is {self.state.value}: there is no response to steer")
+        self._unanswered += 1
+        return self.response_id
+
+    @property
+    def kept_waiting(self) -> bool:
+        """The response has ended, and only the answer to a steer is missing."""
+        return self._held is not None and not self._steers
+
+    def forsake(self) -> Finished:
+        """No answer to a steer comes: the response has ended as it is, and the lane cannot be trusted any more."""
+        assert self._held is not None
+        finished = self._over(self._held)
+        self.lose()
+        return finished
 
     def lose(self) -> None:
         """The connection is gone, or the lane can not be trusted any more."""
@@ -140,7 +179,8 @@ class Cycle:
         if self.state is _S.SENT or self.state is _S.SUCCESSOR:
             self._move(_S.ACTIVE)
             self.response_id = event.response_id
-            self._clear()
+            if self._held is not None:
+                self._succeed(self._held)
         elif self.state is not _S.ACTIVE:
             self.strays += 1
         elif event.response_id != self.response_id:
@@ -148,6 +188,20 @@ class Cycle:
             raise RemoteProtocolError(
                 f"{event.type} of {event.response_id} while {self.response_id} is running on this lane"
             )
+
+    def _succeed(self, held: Finished) -> None:
+        """The successor of a response that was steered has begun."""
+        self._before.append(
+            Before(
+                response_id=held.response_id,
+                output=held.output,
+                response=held.response,
+                steers=tuple(self._steers),
+            )
+        )
+        self._items.clear()
+        self._steers.clear()
+        self._held = None
 
     def _end(self, event: ResponseEnded) -> Finished | None:
         known = self.state is _S.ACTIVE and event.response_id == self.response_id
@@ -162,7 +216,7 @@ class Cycle:
         finished = Finished(
             status=event.status, response_id=event.response_id, output=tuple(output), response=event.response
         )
-        if self._steers:
+        if self._steers or self._unanswered:
             self._move(_S.SUCCESSOR)
             self._held = finished
             return None
@@ -177,21 +231,28 @@ class Cycle:
         return self._over(Finished(status="refused", response_id=self.response_id, error=event))
 
     def _steer(self, event: SteerEvent) -> Finished | None:
-        if self.state is _S.IDLE or self.state is _S.LOST:
-            self.strays += 1
+        if not self.started:
+            self.strays += self.state is not _S.SENT
             return None
-        if event.type == "response.steer.accepted" and self.state is _S.ACTIVE:
-            self._steers.add(event.steer_id or "")
-        elif event.type == "response.steer.failed" and (event.steer_id or "") in self._steers:
-            # One that was never accepted changes nothing; of an accepted one no successor will come.
-            self._steers.discard(event.steer_id or "")
-            if not self._steers and self._held is not None:
+        steer = event.steer_id or ""
+        if event.type == "response.steer.accepted":
+            self._unanswered = max(0, self._unanswered - 1)
+            self._steers[steer] = None
+        elif event.type == "response.steer.failed":
+            if steer in self._steers:  # of an accepted one no successor will come
+                del self._steers[steer]
+            else:
+                self._unanswered = max(0, self._unanswered - 1)
+            if self._held is not None and not self._steers and not self._unanswered:
                 return self._over(self._held)
         elif event.type == "response.steer.pending" and self._held is not None:
-            return self._over(self._held)  # the successor begins with a create of ours
+            # The successor begins with a create of ours.
+            return self._over(evolve(self._held, pending=tuple(self._steers)))
         return None
 
     def _over(self, finished: Finished) -> Finished:
+        if self._before:
+            finished = evolve(finished, before=tuple(self._before))
         self._clear()
         self._move(_S.IDLE)
         return finished
@@ -199,4 +260,6 @@ class Cycle:
     def _clear(self) -> None:
         self._items.clear()
         self._steers.clear()
+        self._before.clear()
+        self._unanswered = 0
         self._held = None

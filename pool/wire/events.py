@@ -45,7 +45,7 @@ class ResponseSteer:
     """Say something to the response that is running. Only models that support it accept it."""
 
     previous_response_id: str
-    input: str | Sequence[JSON]
+    input: str | Sequence[JSON | Encoded]
 
 
 @frozen(kw_only=True)
