@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import resource
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from bench.machine import describe
+from bench.machine import allow_files, describe
 from bench.server import emulator
 from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, Lanes, PoolSettings
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--watch", type=float, default=12.0, help="seconds to leave them alone (default 12)")
     arguments = parser.parse_args()
     sockets: int = arguments.sockets
-    _allow_files(sockets + SPARE_FILES)
+    allow_files(sockets + SPARE_FILES)
     print(describe())
     with emulator("--lanes", "single") as url:
         trio.run(_measure, url, sockets, arguments.watch)
@@ -93,19 +92,6 @@ def _memory() -> int:
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _allow_files(wanted: int) -> None:
-    """Raise the limit of open files, for this process and the emulator that it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    infinite = hard == resource.RLIM_INFINITY
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    if wanted > (math.inf if infinite else hard):
-        sys.exit(
-            f"{wanted} open files are needed and the limit is {hard}; raise it (ulimit -Hn) or use --sockets"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

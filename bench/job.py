@@ -3,9 +3,9 @@
 Theory of operation
     A benchmark starts each peer in a fresh interpreter, writes a `Job` to its standard input and reads the laps
     from its standard output, both as JSON. A peer opens what it needs, plays its runs once, with a few turns, to warm
-    up, and then `laps` times under a stopwatch. CPU is `time.process_time`: seconds of this process, user and system, all
-    threads; nothing of the server's, and nothing of waiting. Beside it stand the wall clock of the lap and of each
-    turn, from the call to its end.
+    up, and then `laps` times under a stopwatch. CPU is `time.process_time`: seconds of this process, user and
+    system, all threads; nothing of the server's, and nothing of waiting. Beside it stand the wall clock of the lap
+    and of each turn, from the call to its end.
 
     The garbage collector is left as Python sets it up.
 """
@@ -43,6 +43,8 @@ class Job:
     # As few as the peer can do with, unless it is said; one a run where a connection has a single lane
     sockets: int | None = None
     lanes: bool = True  # the connections have lanes
+    tool_seconds: float = 0.0  # that a tool takes; warmline only
+    rotate: float | None = None  # replace all connections every so many seconds; warmline only
 
     @property
     def metadata(self) -> dict[str, str]:

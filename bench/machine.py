@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import resource
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -51,3 +54,16 @@ def _commit() -> str:
         return git("rev-parse", "--short", "HEAD") + (" and uncommitted changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def allow_files(wanted: int) -> None:
+    """Raise the limit of open files, for this process and the emulator that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = hard == resource.RLIM_INFINITY
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if wanted > (math.inf if infinite else hard):
+        sys.exit(
+            f"{wanted} open files are needed and the limit is {hard}; raise it (ulimit -Hn) or open fewer"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -88,7 +88,8 @@ async def run(job: Job, pool: ConnectionPool[Socket], lap: Lap) -> None:
 async def opened(job: Job) -> AsyncIterator[Play]:
     """Open an empty pool: it dials when no socket is free, one dial at a time, and knows no maximum."""
     url = "ws" + job.url.removeprefix("http") + "/responses"
-    async with aiohttp.ClientSession() as session:
+    # No limit: at its plugin's own of 50 a host, more than 50 runs at once end in time-outs of the pool.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def connect(timeout: float) -> Socket:  # noqa: ASYNC109  # as the pool calls it
             return await asyncio.wait_for(
