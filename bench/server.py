@@ -21,7 +21,7 @@ def emulator(*options: str) -> Iterator[str]:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield _url(process.stdout.readline())
+            yield url_of(process.stdout.readline())
         finally:
             process.terminate()
 
@@ -46,7 +46,7 @@ def proxy(url: str, *options: str) -> Iterator[Proxied]:
         assert process.stdin is not None
         assert process.stdout is not None
         # The name that the server's certificate was made for stays.
-        address = urlsplit(_url(process.stdout.readline())).netloc
+        address = urlsplit(url_of(process.stdout.readline())).netloc
         proxied = Proxied(parts._replace(netloc=address).geturl())
         try:
             yield proxied
@@ -56,7 +56,8 @@ def proxy(url: str, *options: str) -> Iterator[Proxied]:
             proxied.up, proxied.down = counted.get("up", 0), counted.get("down", 0)
 
 
-def _url(line: str) -> str:
+def url_of(line: str) -> str:
+    """Return the URL in the first line that a server prints."""
     words = [word for word in line.split() if word.startswith(("http://", "https://"))]
     if not words:
         raise RuntimeError(f"the server did not start: {line!r}")
