@@ -238,7 +238,7 @@ class TurnRecorder:
     ) -> SchedulerStats:
         """Return the counts so far, together with those of others."""
         return SchedulerStats(
-            models={model: seen.snapshot() for model, seen in self._models.items()},
+            models=self.models(),
             retries=self.retries.counts,
             changes=self.changes.counts,
             moves=moves,
@@ -247,6 +247,10 @@ class TurnRecorder:
             admission=admission,
             pool=pool,
         )
+
+    def models(self) -> dict[str, ModelStats]:
+        """Return the counts so far by model."""
+        return {model: seen.snapshot() for model, seen in self._models.items()}
 
     def _of(self, model: str) -> _Model:
         seen = self._models.get(model)

@@ -85,3 +85,9 @@ def test_a_table_is_markdown() -> None:
         "| a    |  1 |",
         "| bb   | 22 |",
     ]
+
+
+def test_recording_a_turn_is_measured() -> None:
+    printed = run("bench.recording", "--laps", "1", "--turns", "3")
+    assert re.search(r"\| recording it +\|.*\|", printed)
+    assert re.search(r"target: recording / turn at most 0.02: [\d.]+, (met|MISSED)", printed)
