@@ -73,7 +73,7 @@ def as_jobs(jobs: Iterable[JobLike], *, defaults: Mapping[str, Any] | None = Non
 def _split(value: Any, source: str, line: int) -> tuple[Any, Mapping[str, Any]]:
     """Part what a task has from what only a job has."""
     if not isinstance(value, Mapping):
-        return value, {}
+        return value, {"named": isinstance(value, Task)}
     for key in value.keys() - {*KEYS, *MORE}:
         near = difflib.get_close_matches(str(key), (*KEYS, *MORE), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -48,7 +48,7 @@ _OF_MINE = _TAKEABLE.format(
 )
 _OF_ALL = _TAKEABLE.format(
     mine="0",
-    source="jobs j LEFT JOIN conversations c ON c.id = j.conversation",
+    source="jobs j INDEXED BY jobs_due LEFT JOIN conversations c ON c.id = j.conversation",
     condition="""(c.holder IS NULL OR max(j.due_at, c.ended_at) + :head_start <= :now
         OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = c.holder AND w.until > :steady))
     AND c.holder IS NOT :me""",
