@@ -19,6 +19,7 @@ from scheduler.trace.scrub import Scrubber
 
 MOVING = " (moving)"
 FREE = frozenset({"error", "reason"})  # facts in somebody else's words
+KINDS = 100  # of deltas that are remembered
 TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 
 
@@ -64,7 +65,7 @@ Note = Out | In | Fact
 @define
 class _Open:
     conv: str
-    response: str | None = None
+    head: bytes  # of the lines of its deltas
 
 
 @define(eq=False)
@@ -73,6 +74,7 @@ class Scribe:
 
     scrub: Scrubber
     start: float = 0.0
+    _kinds: dict[str, bytes] = field(factory=dict, init=False)  # kinds of deltas, as JSON
     _open: dict[str, dict[str | None, _Open]] = field(factory=dict, init=False)  # by connection, by lane
 
     def line(self, note: Note) -> bytes:
@@ -91,7 +93,9 @@ class Scribe:
         line = self._frame("out", note.at, conn, note.stream_id, conv, note.size)
         match note.event:
             case ResponseCreate() as create:
-                self._open.setdefault(conn, {})[note.stream_id] = _Open(conv)
+                whose = {"lane": line["lane"], "conv": conv} if conv else {"lane": line["lane"]}
+                mine = _Open(conv, b',"what":"in",' + to_json(whose)[1:-1])
+                self._open.setdefault(conn, {})[note.stream_id] = mine
                 line["type"] = "response.create"
                 line["items"] = 1 if isinstance(create.input, str) else len(create.input)
                 if create.previous_response_id is not None:
@@ -110,6 +114,8 @@ class Scribe:
         of = self._open.get(conn, {})
         found = stream_id if stream_id in of or stream_id is not None else next(iter(of), None)
         mine = of.get(found)
+        if mine is not None and note.text is None and kind.endswith(".delta"):
+            return self._delta(note, mine, kind)
         line = self._frame("in", note.at, conn, found, "" if mine is None else mine.conv, note.size)
         line["type"] = kind
         sequence = payload.get("sequence_number")
@@ -132,6 +138,19 @@ class Scribe:
         if kind in TERMINAL or kind == "error":
             of.pop(found, None)
         return self._with_text(line, note.text)
+
+    def _delta(self, note: In, mine: _Open, kind: str) -> bytes:
+        """Return the line of a delta: most lines are, so it is put together by hand."""
+        name = self._kinds.get(kind)
+        if name is None:
+            name = to_json(kind)
+            if len(self._kinds) < KINDS:
+                self._kinds[kind] = name
+        delta, sequence = note.payload.get("delta"), note.payload.get("sequence_number")
+        line = b'{"at":%.6f%b,"bytes":%d,"type":%b' % (note.at - self.start, mine.head, note.size, name)
+        if type(sequence) is int:
+            line += b',"seq":%d' % sequence
+        return line + (b',"chars":%d}' % len(delta) if type(delta) is str else b"}")
 
     def _frame(
         self, what: str, at: float, conn: str, stream_id: str | None, conv: str, size: int
