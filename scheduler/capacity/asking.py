@@ -14,7 +14,7 @@ from scheduler.capacity.load import Load
 from scheduler.capacity.plan import CPU_PER_TURN, Prices, Question
 from scheduler.capacity.scenario import MODEL
 from scheduler.capacity.search import Target
-from scheduler.capacity.units import amount, seconds, share, show_seconds
+from scheduler.capacity.units import amount, seconds, share, show_amount, show_seconds
 from scheduler.capacity.variate import parse_variate
 from scheduler.errors import SchedulerError
 from scheduler.settings import SchedulerSettings
@@ -128,7 +128,7 @@ def _load(asked: Asked, notes: list[str]) -> Load:
         return evolve(load, runs_per_hour=None, concurrency=asked.concurrency)
     if rate is not None:
         load = evolve(load, runs_per_hour=rate)
-    notes.append(f"{load.runs_per_hour:,.4g} runs an hour begin independently of each other")
+    notes.append(f"{show_amount(load.runs_per_hour or 0.0)} runs an hour begin independently of each other")
     return load
 
 
@@ -146,9 +146,7 @@ def _changed(load: Load, asked: Asked, notes: list[str]) -> Load:
             changes["recorded"] = ()
         changes[name] = parse_variate(flag, assumed if text is None else text, time=time, least=lowest)
     if load.recorded and "recorded" in changes:
-        raise SettingsError(
-            "recording", asked.files[0], "a trace is taken run by run: leave out what would change its turns"
-        )
+        raise PlanRefused("a trace is taken run by run: leave out the options that would change its turns")
     if asked.read_seconds is not None:
         changes["replay_per_token"] = seconds("--read-seconds", asked.read_seconds) / 1000
         changes["replay_base"] = 0.0

@@ -23,12 +23,14 @@ from scheduler.capacity.load import Load, PlannedTurn
 from scheduler.capacity.units import show_amount, show_seconds
 from scheduler.capacity.variate import Fixed, Recorded, Variate
 from scheduler.errors import SchedulerError
+from scheduler.estimate import PRIOR_PER_TOKEN
 from scheduler.stats import ModelStats
 from scheduler.telemetry.hlog import Recording, read_hlog
 from scheduler.trace.load import RunLoad, TurnLoad, load_of
 from scheduler.trace.reader import is_trace
 
 ENOUGH = 30  # turns, below which a recording says nothing
+LONG, SOME = 1500, 20  # tokens, and turns that read so many anew: fewer say nothing of what reading takes
 HOT, NEW = "hot", "replay:new"
 
 
@@ -120,7 +122,8 @@ def _described(load: Load) -> list[str]:
         f"{load.mean_turns:.3g} turns, on average",
         f"contexts begin with {show_amount(load.first_tokens.mean)} tokens and grow by "
         f"{show_amount(load.tokens_per_turn.mean)} a turn; reading again takes "
-        f"{show_seconds(load.replay_seconds(10_000))} for 10,000",
+        f"{show_seconds(load.replay_seconds(10_000))} for 10,000"
+        + (", assumed (--read-seconds)" if load.replay_per_token == PRIOR_PER_TOKEN else ""),
     ]
 
 
@@ -160,12 +163,19 @@ def _replay_cost(seen: ModelStats) -> tuple[float, float, float]:
     groups = [
         (count, seen.context_tokens.get(reason, 0) / count, seen.output_after[reason] / count)
         for reason, count in seen.placements.items()
-        if count and reason in seen.output_after and reason != HOT and reason.startswith("replay")
+        if count and reason in seen.output_after and reason.startswith("replay")
     ]
     hot_turns = seen.placements.get(HOT, 0)
     hot = seen.output_after.get(HOT, 0.0) / hot_turns if hot_turns else 0.0
-    base, per_token = fit_line(groups, through=hot)
-    return base - hot, per_token, hot
+    return *_longer(groups, hot), hot
+
+
+def _longer(points: Sequence[tuple[int, float, float]], hot: float) -> tuple[float, float]:
+    """Return what replays took longer than hot turns; where too few of them were long, what is usual."""
+    if sum(count for count, tokens, _ in points if tokens >= LONG) < SOME:
+        return 0.0, PRIOR_PER_TOKEN
+    base, per_token = fit_line(points, through=hot)
+    return base - hot, per_token
 
 
 def fit_line(points: Sequence[tuple[int, float, float]], *, through: float) -> tuple[float, float]:
@@ -205,10 +215,10 @@ def _from_trace(path: str, model: str | None) -> Seen:
     hot = [turn.first_event for turn in turns if turn.reason == HOT]
     first_output = sum(hot) / len(hot) if hot else 0.0
     cold = [(1, float(turn.input_tokens), turn.first_event) for turn in turns if turn.kind == "replay"]
-    base, per_token = fit_line(cold, through=first_output)
+    base, per_token = _longer(cold, first_output)
     load = Load(
         runs_per_hour=len(runs) * 3600 / trace.seconds,
-        replay_base=base - first_output,
+        replay_base=base,
         replay_per_token=per_token,
         first_output=first_output,
         first_tokens=Fixed(sum(run.turns[0].input_tokens for run in runs) / len(runs)),
