@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import trio
 from attrs import define
 
-from pool.errors import PoolError
+from pool.errors import PoolError, ResponseFailed
 from pool.web import HttpConnection
 from pool.wire.codec import to_json
 from pool.wire.refusal import Refused
@@ -74,24 +76,28 @@ class Front:
         try:
             if turn is None:
                 assert failure is not None
-                await self._failed(relay, failure)
+                if asked.stream or not _ended_as_failed(failure):
+                    await self._failed(relay, failure)
+                else:
+                    await self._answer(http, failure.payload, voice, headers)
                 raise Failed(failure)
             if asked.stream:
                 await relay.write(DONE)
                 await http.end()
             else:
-                await http.answer(
-                    200, self._whole(turn, voice), {"content-type": "application/json", **headers}
-                )
+                response = turn.payload
+                if not response.get("output") and turn.output:  # some servers leave it out of the end
+                    response = {**response, "output": turn.output}
+                await self._answer(http, response, voice, headers)
         except GONE:
             raise ClientGone from None
         return turn
 
-    def _whole(self, turn: Turn, voice: Voice) -> bytes:
-        response = turn.payload
-        if not response.get("output") and turn.output:  # some servers leave it out of the end
-            response = {**response, "output": turn.output}
-        return to_json(voice.response(response))
+    async def _answer(
+        self, http: HttpConnection, response: Mapping[str, Any], voice: Voice, headers: dict[str, str]
+    ) -> None:
+        content = to_json(voice.response(response))
+        await http.answer(200, content, {"content-type": "application/json", **headers})
 
     async def _failed(self, relay: Relay, failure: Exception) -> None:
         """Say that the turn has failed, on the stream where that has begun, else by raising."""
@@ -108,6 +114,11 @@ class Front:
             await relay.tell(held)
         await relay.write(DONE)
         await relay.http.end()
+
+
+def _ended_as_failed(failure: Exception) -> TypeGuard[ResponseFailed]:
+    """Whether there is a response, and failure is how it ended, rather than a refusal."""
+    return isinstance(failure, ResponseFailed) and failure.started and "id" in failure.payload
 
 
 def _interrupted(failure: OutputSurfaced) -> Refused:

@@ -112,10 +112,12 @@ class Gateway:
     async def _converse(self, http: HttpConnection) -> None:
         settings = self.settings
         patience = settings.head_timeout
-        while not self.stopping.is_set():
+        while self.linger or not self.stopping.is_set():
             head: Head | None = None
             with trio.CancelScope() as waiting:
                 self._idle.add(waiting)
+                if self.stopping.is_set():  # it was accepted at the last moment: its first request is served
+                    waiting.deadline = trio.current_time() + self.linger
                 try:
                     head = await http.next_head(patience)
                 except MalformedRequest as error:
@@ -197,6 +199,7 @@ class Gateway:
         )
 
     async def _health(self, http: HttpConnection, head: Head) -> None:
+        await self._swallowed(http)
         ready = head.path == "/healthz" or not self.stopping.is_set()
         body = {"status": "ok" if ready else "stopping"}
         await http.answer(200 if ready else 503, to_json(body), {"content-type": "application/json"})
