@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -24,6 +26,8 @@ Page = Callable[[HttpConnection, Head], Awaitable[bool]]
 def cannot_listen(address: Address, error: OSError) -> TelemetryError:
     """Return the error that says so."""
     problem = error.strerror or str(error)
+    if error.errno is not None and not isinstance(error, socket.gaierror):
+        problem = os.strerror(error.errno)  # Python puts the address into some texts of its own
     return TelemetryError(f"cannot listen on {address}: {problem}; name another port, or 0 for any free one")
 
 

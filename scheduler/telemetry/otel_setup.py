@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -16,6 +17,7 @@ from scheduler.telemetry.options import TelemetryChoice
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
+SHOWN = 200  # characters of what an exporter says
 END_TIMEOUT = 5.0  # s, for what has not been sent when the work is over
 
 
@@ -40,8 +42,22 @@ def check_installed() -> None:
         raise TelemetryError("--otel needs OpenTelemetry's SDK: pip install 'warmline[otel]'")
 
 
+class _Once(logging.Handler):
+    """Tells the user of the first trouble that an exporter has: it has the same again every few seconds."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say: Callable[[str], None] | None = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say, self._say = self._say, None
+        if say is not None:
+            said = " ".join(record.getMessage().split())
+            say(f"OpenTelemetry: {said[:SHOWN]}; what else its exporters have to say is not shown")
+
+
 @asynccontextmanager
-async def exporting(sources: Sources) -> AsyncIterator[None]:
+async def exporting(sources: Sources, *, say: Callable[[str], None]) -> AsyncIterator[None]:
     """Export spans and metrics over OTLP while the block runs, which has a nursery around it.
 
     A process that has set up an SDK already (`opentelemetry-instrument`, or its own code) keeps it, and we use that.
@@ -66,13 +82,18 @@ async def exporting(sources: Sources) -> AsyncIterator[None]:
     ours: list[TracerProvider | MeterProvider] = []
     spans, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
     if not isinstance(spans, TracerProvider):
-        spans = TracerProvider(resource=resource)
+        spans = TracerProvider(resource=resource, shutdown_on_exit=False)
         spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         ours.append(spans)
     if not isinstance(meters, MeterProvider):
-        meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
         ours.append(meters)
     instruments = Instruments(sources, meters)
+    # For good: an exporter that was given up goes on complaining.
+    logger = logging.getLogger("opentelemetry")
+    logger.propagate = False
+    logger.handlers = [_Once(say)]
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(instruments.run)

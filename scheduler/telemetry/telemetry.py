@@ -60,7 +60,7 @@ async def open_telemetry(
             limit = {} if choice.trace_limit is None else {"limit": parse_size(choice.trace_limit)}
             stack.enter_context(open_trace(choice.trace, contents=choice.trace_contents, **limit))
         if otel_setup.wanted(choice):
-            await stack.enter_async_context(otel_setup.exporting(sources))
+            await stack.enter_async_context(otel_setup.exporting(sources, say=say))
         if choice.stats is not None:
             from scheduler.telemetry.stats_log import open_stats_log
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +21,18 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from pool.emulator import EmulatorSettings
 from pool.errors import PoolError
+from pool.web import Head, HttpConnection
 from scheduler.agent import Agent
 from scheduler.run import run_agent
+from scheduler.scheduler import Scheduler
 from scheduler.telemetry import otel_setup
+from scheduler.telemetry.address import Address
 from scheduler.telemetry.errors import TelemetryError
+from scheduler.telemetry.listener import listening
 from scheduler.telemetry.options import TelemetryChoice
 from scheduler.telemetry.otel import watching_spans
 from scheduler.telemetry.otel_metrics import Instruments
-from scheduler.telemetry.telemetry import check
+from scheduler.telemetry.telemetry import check, open_telemetry
 from scheduler.tools import tool
 from tests.support.world import asking, take, world
 
@@ -174,6 +179,36 @@ async def test_nothing_is_watched_outside(autojump_clock: trio.testing.MockClock
         assert w.pool.tap is None
         await take(w.scheduler.conversation(), "Hello", asking("calls=0"))
     assert seen.spans() == {}
+
+
+async def test_a_collector_is_sent_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: set[str] = set()
+
+    async def collector(http: HttpConnection, head: Head) -> bool:
+        assert await http.body()
+        taken.add(head.path)
+        await http.answer(200, b"", {"content-type": "application/x-protobuf"})
+        return True
+
+    async with listening(Address("127.0.0.1", 0), [collector]) as address:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{address}")
+        sources: dict[str, Scheduler] = {}
+        async with open_telemetry(TelemetryChoice(), lambda: sources, say=print), world() as w:
+            sources[""] = w.scheduler
+            await take(w.scheduler.conversation(), "Hello", asking("calls=0"))
+    assert taken == {"/v1/traces", "/v1/metrics"}
+
+
+async def test_a_collector_that_is_away_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    async with open_telemetry(TelemetryChoice(), dict, say=said.append):
+        for _ in range(3):
+            logging.getLogger("opentelemetry.sdk").warning("nobody\nlistens")
+    assert said == ["OpenTelemetry: nobody listens; what else its exporters have to say is not shown"]
 
 
 def test_it_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
