@@ -15,6 +15,7 @@ import click
 COMMANDS = {
     "run": "Run an agent on every task of a file.",
     "serve": "Serve the Responses API to any client over the pool.",
+    "ctl": "Look into a running gateway, and steer it.",
     "work": "Work on the jobs of a queue.",
     "enqueue": "Put the tasks of a file into a queue.",
     "jobs": "List the jobs of a queue; retry or drop them.",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import Any
 
 import click
 
+LEAST = 6  # characters of a column, however narrow the terminal is
 HELP = """Look into a running gateway, and steer it.
 
 \b
@@ -85,17 +89,27 @@ def show(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        numbers = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(table)
+    """Print a table, as wide as the terminal; into a pipe nothing is cut off."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    numbers = [
+        all(isinstance(row[index], int | float | None) for row in rows) for index in range(len(columns))
+    ]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        room = shutil.get_terminal_size().columns - 2 * (len(columns) - 1)
+        while sum(widths) > room:
+            texts = [index for index, number in enumerate(numbers) if not number and widths[index] > LEAST]
+            if not texts:
+                break
+            widths[max(texts, key=widths.__getitem__)] -= 1
+    for line in (columns, *cells):
+        parts = (
+            (cell if len(cell) <= width else f"{cell[: width - 1]}…")
+            .rjust(width if number else 0)
+            .ljust(width)
+            for cell, width, number in zip(line, widths, numbers, strict=True)
+        )
+        click.echo("  ".join(parts).rstrip())
     if not rows:
         click.echo("(none)", err=True)
 

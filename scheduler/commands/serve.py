@@ -9,7 +9,7 @@ import click
 
 from scheduler.commands.endpoints import EndpointChoice, endpoint_options
 from scheduler.commands.seconds import Seconds
-from scheduler.gateway.config import config_of, configured
+from scheduler.gateway.config import config_of, configured, settings_of
 from scheduler.gateway.mint import show_new_key
 from scheduler.telemetry.options import TelemetryChoice, telemetry_options
 
@@ -78,6 +78,26 @@ The first Ctrl-C (or SIGTERM) lets turns end within --grace, the second cuts the
     "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="PEM file; with --tls-key serves TLS."
 )
 @click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="PEM file.")
+@click.option(
+    "--socket-max-age",
+    type=Seconds(min=1),
+    metavar="S",
+    help="Close clients' WebSockets after so long, as the service does after 3600 s.  [default: never]",
+)
+@click.option(
+    "--admin",
+    metavar="PATH",
+    help="Where `warmline ctl` finds it: a path, HOST:PORT (with --admin-token), or none.  "
+    "[default: a socket of this user's for each port]",
+)
+@click.option(
+    "--admin-token", metavar="TEXT", help="For an admin port; better set WARMLINE_SERVE_ADMIN_TOKEN."
+)
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="Take the port over from the gateway that runs at this admin socket; no client is refused.",
+)
 @telemetry_options
 @click.option("--debug", is_flag=True, help="Log everything, and show tracebacks.")
 @click.option(
@@ -97,6 +117,14 @@ def serve(context: click.Context, /, *, telemetry: TelemetryChoice, **options: A
     choice = EndpointChoice(
         **{name: options.pop(name) for name in ("endpoint", "url", "resource", "key_file", "lanes")}
     )
-    from scheduler.commands.serving import execute  # trio, msgspec and all: not for --help
+    from scheduler.commands.operating import Operating  # trio, msgspec and all: not for --help
+    from scheduler.commands.serving import execute
 
-    context.exit(execute(choice, config_of(context).tables, telemetry, **options))
+    operating = {name: options.pop(name) for name in ("admin", "admin_token", "takeover")}
+    operator = Operating(
+        **operating,
+        config=config_of(context),
+        parameters=context.command.params,
+        settings=settings_of(context),
+    )
+    context.exit(execute(choice, config_of(context).tables, telemetry, operator, **options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -20,6 +21,7 @@ from scheduler.commands.display import Quiet
 from scheduler.commands.embedded import EmbeddedSettings, embedded_emulator
 from scheduler.commands.endpoints import EndpointChoice
 from scheduler.commands.notices import logging_to
+from scheduler.commands.operating import Operating
 from scheduler.commands.stopping import SIGNALS, end_process
 from scheduler.fleet.report import plural
 from scheduler.gateway.config import Tables
@@ -57,6 +59,7 @@ def execute(
     choice: EndpointChoice,
     tables: Tables,
     telemetry: TelemetryChoice,
+    operator: Operating,
     *,
     listen: str,
     client_keys: Policy,
@@ -65,17 +68,19 @@ def execute(
     grace: float,
     tls_cert: Path | None,
     tls_key: Path | None,
+    socket_max_age: float | None,
     debug: bool,
 ) -> int:
     """Return the exit status."""
     ring = KeyRing(client_keys, tables.keys)
     host, port = address_of(listen)
     check_exposure(host, client_keys)
+    operator.check()
     plan = Plan(
         listen=(host, port),
         choice=choice,
         endpoint=None if choice.embedded else choice.build(keyless=client_keys == "forward"),
-        settings=GatewaySettings(memory_bytes=memory * MIB, grace=grace),
+        settings=GatewaySettings(memory_bytes=memory * MIB, grace=grace, socket_max_age=socket_max_age),
         pool=PoolSettings(**tables.pool),
         scheduler=SchedulerSettings(
             **{"tenants": ring.tenants, "budgets": tables.budgets, **tables.scheduler}
@@ -89,7 +94,7 @@ def execute(
     with logging_to(plan.display, verbose=debug) as notices:
         notices.muted = False
         tune_collector()
-        trio.run(_serve, plan)
+        trio.run(_serve, plan, operator)
     return 0
 
 
@@ -117,7 +122,7 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-async def _serve(plan: Plan) -> None:
+async def _serve(plan: Plan, operator: Operating) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with AsyncExitStack() as stack:
             endpoint = plan.endpoint
@@ -125,13 +130,15 @@ async def _serve(plan: Plan) -> None:
                 url = await stack.enter_async_context(embedded_emulator(EmbeddedSettings()))
                 endpoint = plan.choice.build(url)
             gateway = gateway_of(plan, endpoint)
-            sockets = inherited(os.environ, os.getpid()) or await _listening(plan)
+            sockets = inherited(os.environ, os.getpid())
+            sockets = sockets or await operator.take_over(plan.listen[1]) or await _listening(plan)
             await stack.enter_async_context(
                 open_telemetry(plan.telemetry, lambda: gateway.upstreams.sources, say=plan.display.say)
             )
             running = await stack.enter_async_context(
                 serve_gateway(gateway, listeners_of(sockets), tls=plan.tls)
             )
+            await stack.enter_async_context(operator.serve(running))
             greet(endpoint, running, plan.ring.policy)
             await until_stopped(signals, running, plan)
 
@@ -142,7 +149,10 @@ async def _listening(plan: Plan) -> list[socket.socket]:
         return await open_sockets(host, port)
     except OSError as error:
         where = f"{host}:{port}"
-        raise click.ClickException(f"cannot listen on {where}: {error.strerror or error}") from None
+        raise click.ClickException(
+            f"cannot listen on {where}: {error.strerror or error}"
+            + ("; --takeover takes the place of a gateway there" if error.errno == errno.EADDRINUSE else "")
+        ) from None
 
 
 def gateway_of(plan: Plan, endpoint: Endpoint) -> Gateway:

@@ -51,19 +51,13 @@ def ask(where: str | tuple[str, int], request: Mapping[str, Any]) -> dict[str, A
         NotRunning: nobody answers.
     """
     shown = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
-    try:
-        if isinstance(where, str):
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.connect(where)
-        else:
-            connection = socket.create_connection(where, 5)
-            connection.settimeout(None)
-    except OSError as error:
-        raise NotRunning(shown, error.strerror or str(error)) from None
-    with connection, connection.makefile("rb") as lines:
+    local = isinstance(where, str)
+    with socket.socket(socket.AF_UNIX if local else _family(where[0]), socket.SOCK_STREAM) as connection:
         try:
+            connection.connect(where)
             connection.sendall(to_json(request) + b"\n")
-            line = lines.readline()
+            with connection.makefile("rb") as lines:
+                line = lines.readline()
         except OSError as error:
             raise NotRunning(shown, error.strerror or str(error)) from None
     if not line:
@@ -71,6 +65,10 @@ def ask(where: str | tuple[str, int], request: Mapping[str, Any]) -> dict[str, A
     answer = from_json(line)
     assert isinstance(answer, dict)
     return answer
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 async def take_over(path: str) -> tuple[list[socket.socket], trio.SocketStream] | None:

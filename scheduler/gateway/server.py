@@ -20,6 +20,8 @@ class RunningGateway:
     listeners: Sequence[trio.SocketListener]
     tls: bool = False
     cut: int = field(default=0, init=False)  # turns that were cut off at the end
+    # Every connection that was accepted has ended. Asked of its task, which may not have begun yet.
+    _deserted: trio.Event = field(factory=trio.Event, init=False)
     _patience: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _accepting: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _serving: trio.CancelScope = field(factory=trio.CancelScope, init=False)
@@ -46,7 +48,7 @@ class RunningGateway:
         self.gateway.stop()
         with self._patience:
             self._patience.deadline = trio.current_time() + grace
-            await self.gateway.deserted()
+            await self._deserted.wait()
         self.cut = len(self.gateway.core.running)
         self._serving.cancel()
         return self.cut
@@ -87,6 +89,7 @@ async def serve_gateway(
                     await trio.serve_listeners(
                         handle, list(listeners), handler_nursery=clients, task_status=task_status
                     )
+            running._deserted.set()
 
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.upstreams.run)

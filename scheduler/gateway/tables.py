@@ -101,7 +101,7 @@ def _waiters(_upstream: Upstream, view: PoolView, now: float) -> Iterable[Sequen
 _Rows = Callable[[Upstream, PoolView, float], Iterable[Sequence[Value]]]
 _TABLES: Mapping[str, tuple[Sequence[str], _Rows]] = {
     "pools": (
-        ("state", "users", "open", "dialing", "busy", "lanes", "hot", "waiting", "lost", "rotated"),
+        ("state", "users", "open", "dialing", "busy", "of", "hot", "waiting", "lost", "rotated"),
         _pools,
     ),
     "connections": (("name", "state", "age", "retires_in", "busy", "hot", "lanes"), _connections),
@@ -137,15 +137,17 @@ def _stats(gateway: Gateway) -> list[Sequence[Value]]:
     return [*rows, *((f"turns {reason}", count) for reason, count in sorted(placements.items()))]
 
 
+_LIMITS = {
+    "name": "name",
+    "tenant": "tenant",
+    "weight": "weight",
+    "priority": "priority",
+    "in_flight": "max_in_flight",
+    "requests/min": "requests_per_minute",
+    "tokens/min": "tokens_per_minute",
+}
+
+
 def _keys(gateway: Gateway) -> Table:
-    columns = (
-        "name",
-        "tenant",
-        "weight",
-        "priority",
-        "max_in_flight",
-        "requests_per_minute",
-        "tokens_per_minute",
-    )
-    rows = [tuple(getattr(key, name) for name in columns) for key in gateway.keys.keys]
-    return Table(columns=columns, rows=rows)
+    rows = [tuple(getattr(key, name) for name in _LIMITS.values()) for key in gateway.keys.keys]
+    return Table(columns=tuple(_LIMITS), rows=rows)
