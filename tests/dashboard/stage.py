@@ -47,7 +47,7 @@ class SilentWire:
         await self.ended.wait()
         raise WireClosed(1011, "deploying")
 
-    async def send(self, _text: str) -> None:
+    async def send(self, message: Sequence[bytes]) -> None:
         """Swallow it."""
         await trio.lowlevel.checkpoint()
 

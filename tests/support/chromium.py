@@ -77,9 +77,10 @@ class Page:
         return await self._browser.command(method, self._session, params)
 
     async def goto(self, url: str) -> None:
-        """Open a URL."""
+        """Open a URL, and wait until it is there."""
         result = await self.command("Page.navigate", url=url)
         assert "errorText" not in result, result
+        await self.until("document.readyState === 'complete'")
 
     async def run(self, script: str) -> Any:
         """Return what an expression, or a promise, comes to."""

@@ -561,7 +561,7 @@ $("source").addEventListener("change", (event) => choose(event.target.value));
 $("keys-on").checked = remembered("keys") !== "off";
 $("keys-on").addEventListener("change", (event) => remembered("keys", event.target.checked ? "on" : "off"));
 document.addEventListener("keydown", (event) => {
-  if (!$("keys-on").checked || event.ctrlKey || event.metaKey || event.altKey || $("keys").open || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+  if (!$("keys-on").checked || event.ctrlKey || event.metaKey || event.altKey || $("keys").open || event.target.matches("select")) return;
   if (event.key === "?") $("keys").showModal();
   else if (event.key === "t") toggleTable();
   else if (event.key === "p") togglePause();
