@@ -7,9 +7,8 @@ Theory of operation
     replay it, a client that has not does not see it.
 
     All but these few events are edited as text, because reading and writing JSON anew for every delta would cost more
-    than everything else that the gateway does with it. A lane's name may stand in the text once more, for instance
-    in a tool's arguments, but then its quotes are escaped; where it is found twice all the same, the event is written
-    anew.
+    than everything else that the gateway does with it. The member's name may stand in the text once more, within a
+    string, but there its quotes are escaped; where it is found twice all the same, the event is written anew.
 """
 
 from __future__ import annotations
@@ -90,13 +89,13 @@ def relabelled(text: str, old: str | None, new: str | None) -> str | None:
     if old is None:
         assert new is not None
         return f'{text[:-1]},"stream_id":"{new}"}}' if text.endswith("}") else None
+    if text.count('"stream_id"') != 1:
+        return None
     for name in (f'"stream_id":"{old}"', f'"stream_id": "{old}"'):
         start = text.find(name)
         if start < 0:
             continue
         end = start + len(name)
-        if text.find(name, end) >= 0:
-            return None
         if new is not None:
             return f'{text[:start]}"stream_id":"{new}"{text[end:]}'
         if text[start - 1] == ",":

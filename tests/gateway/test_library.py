@@ -1,0 +1,197 @@
+"""The library: finds the longest known beginning of a history, never across owners, within its bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pool.wire.codec import encoded
+from pool.wire.events import Encoded
+from scheduler.gateway.library import POINT_SIZE, Library, Page, Point, start, walk
+from scheduler.gateway.marks import Mark, mark
+
+MIB = 1024 * 1024
+
+
+def say(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def think(number: int) -> dict[str, Any]:
+    return {"type": "reasoning", "id": f"rs_{number}", "summary": []}
+
+
+def marks(*items: dict[str, Any]) -> list[Mark]:
+    return [mark(item) for item in items]
+
+
+def point(
+    name: str,
+    *items: dict[str, Any],
+    before: Point | None = None,
+    owner: str = "me",
+    model: str = "m",
+    **fields: Any,
+) -> Point:
+    """Return a point that `items` lead to, from another one or from the start."""
+    head = start(owner, model) if before is None else before.heads[0]
+    head, evidence = walk(head, marks(*items))
+    page = Page(
+        None if before is None else before.page, tuple(encoded(item) for item in items), frozenset(evidence)
+    )
+    return Point(owner=owner, response_id=name, model=model, heads=(head,), page=page, store=False, **fields)
+
+
+def library(*points: Point, max_bytes: int = MIB, max_points: int = 100) -> Library:
+    made = Library(max_bytes, max_points)
+    for one in points:
+        made.add(one)
+    return made
+
+
+def test_the_longest_known_beginning_is_found() -> None:
+    one = point("one", say("a"), say("b"))
+    two = point("two", say("c"), say("d"), before=one)
+    shelf = library(one, two)
+    history = marks(*map(say, "abcde"))
+    assert shelf.find("me", "m", history) == (two, 4)
+    assert shelf.find("me", "m", history[:4]) == (one, 2)  # nothing new after two: the same turn once more
+    assert shelf.find("me", "m", history[:3]) == (one, 2)
+    assert shelf.find("me", "m", history[:2]) == (None, 0)
+    assert shelf.find("me", "m", [*history[:3], mark(say("x")), mark(say("y"))]) == (one, 2)
+    assert shelf.find("me", "m", []) == (None, 0)
+
+
+def test_after_a_warm_up_nothing_need_be_new() -> None:
+    warm = point("warm", say("a"), warm_up=True)
+    assert library(warm).find("me", "m", marks(say("a"))) == (warm, 1)
+
+
+def test_owners_and_models_never_meet() -> None:
+    shelf = library(point("one", say("a"), say("b")))
+    history = marks(say("a"), say("b"), say("c"))
+    assert shelf.find("you", "m", history) == (None, 0)
+    assert shelf.find("me", "n", history) == (None, 0)
+    assert shelf.by_id("you", "one") is None
+    assert start("a", "bc") != start("ab", "c")
+
+
+def test_reasoning_may_be_left_out_but_not_be_another_s() -> None:
+    one = point("one", say("a"), think(1), say("b"), think(2))
+    shelf = library(one)
+    assert shelf.find("me", "m", marks(say("a"), think(1), say("b"), think(2), say("c"))) == (one, 4)
+    assert shelf.find("me", "m", marks(say("a"), say("b"), say("c"))) == (one, 2)
+    assert shelf.find("me", "m", marks(say("a"), say("b"), think(2), say("c"))) == (one, 3)
+    assert shelf.find("me", "m", marks(say("a"), think(3), say("b"), say("c"))) == (None, 0)
+    assert shelf.find("me", "m", marks(say("a"), think(2), say("b"), say("c"))) == (None, 0)  # out of place
+    # What follows a known beginning is the client's to say.
+    assert shelf.find("me", "m", marks(say("a"), think(1), say("b"), think(3), say("c"))) == (one, 3)
+
+
+def test_the_same_words_with_other_thoughts_are_told_apart() -> None:
+    one, two = point("one", say("a"), think(1), say("b")), point("two", say("a"), think(2), say("b"))
+    shelf = library(one, two)
+    for number, expected in ((1, one), (2, two)):
+        history = marks(say("a"), think(number), say("b"), say("c"))
+        assert shelf.find("me", "m", history) == (expected, 3)
+    assert shelf.find("me", "m", marks(say("a"), say("b"), say("c"))) == (two, 2)  # the latest
+
+
+def test_what_was_not_used_for_longest_goes_first_and_its_pages_stay_while_needed() -> None:
+    one = point("one", say("a" * 1000))
+    two = point("two", say("b"), before=one)
+    shelf = library(one, two)
+    size = shelf.size
+    shelf.touch(one)
+    assert shelf.add(point("three", say("c"))) == []
+    shelf.max_points = 2
+    assert shelf.add(point("four", say("d"), before=two)) == [two, one]
+    assert shelf.by_id("me", "one") is None
+    assert shelf.size > size  # four builds on both
+    shelf.max_bytes = 1
+    shelf.add(point("five", say("e")))
+    assert (len(shelf), shelf.size) == (0, 0)
+    assert shelf.evicted > 0
+
+
+def test_a_transcript_is_read_back_in_order() -> None:
+    one = point("one", say("a"), say("b"))
+    two = point("two", say("c"), before=one)
+    assert two.page.transcript == [encoded(say(word)) for word in "abc"]
+
+
+def test_an_id_given_twice_counts_the_second_time() -> None:
+    first, second = point("one", say("a"), say("b")), point("one", say("c"), say("d"))
+    shelf = library(first, second)
+    assert len(shelf) == 1
+    assert shelf.by_id("me", "one") is second
+    assert shelf.find("me", "m", marks(say("a"), say("b"), say("x"))) == (None, 0)
+
+
+class Lives(RuleBasedStateMachine):
+    """Points come, branch, are used and go; a naive list of whole histories says what must be found."""
+
+    @initialize(max_points=st.integers(1, 12))
+    def open(self, max_points: int) -> None:
+        self.library = Library(4096 * 8, max_points)
+        self.known: dict[str, tuple[Point, list[dict[str, Any]]]] = {}
+        self.serial = 0
+
+    def keep(self, new: Point, history: list[dict[str, Any]]) -> None:
+        self.known[new.response_id] = new, history
+        for gone in self.library.add(new):
+            del self.known[gone.response_id]
+
+    @rule(words=st.lists(st.sampled_from("ab"), min_size=2, max_size=4), heavy=st.booleans())
+    def begin(self, words: list[str], heavy: bool) -> None:
+        self.serial += 1
+        items = [say(word * (900 if heavy else 1)) for word in words]
+        self.keep(point(f"r{self.serial}", *items), items)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), words=st.lists(st.sampled_from("ab"), min_size=2, max_size=3))
+    def go_on(self, data: st.DataObject, words: list[str]) -> None:
+        self.serial += 1
+        before, history = self.known[data.draw(st.sampled_from(sorted(self.known)))]
+        self.library.touch(before)
+        items = [say(word) for word in words]
+        self.keep(point(f"r{self.serial}", *items, before=before), [*history, *items])
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        gone, _ = self.known.pop(data.draw(st.sampled_from(sorted(self.known))))
+        self.library.drop(gone)
+
+    @rule(words=st.lists(st.sampled_from("ab"), max_size=6))
+    def find(self, words: list[str]) -> None:
+        history = [say(word) for word in words]
+        found, covered = self.library.find("me", "m", marks(*history))
+        lengths = [
+            len(known)
+            for _, known in self.known.values()
+            if len(known) < len(history) and history[: len(known)] == known
+        ]
+        assert covered == max(lengths, default=0)
+        assert (found is None) == (not lengths)
+        if found is not None:
+            assert self.known[found.response_id][1] == history[:covered]
+
+    @invariant()
+    def sizes_agree(self) -> None:
+        if not hasattr(self, "library"):
+            return
+        assert len(self.library) == len(self.known) <= self.library.max_points
+        pages = {page for one, _ in self.known.values() for page in one.page}
+        assert self.library.size == sum(page.size for page in pages) <= self.library.max_bytes
+        assert all(page.uses > 0 and page.size >= POINT_SIZE for page in pages)
+        for one, history in self.known.values():
+            assert self.library.by_id("me", one.response_id) is one
+            assert one.page.transcript == [Encoded(encoded(item).text) for item in history]
+
+
+TestLives = Lives.TestCase
+TestLives.settings = settings(max_examples=40, stateful_step_count=30)
