@@ -10,6 +10,7 @@ import pytest
 
 from pool.settings import PoolSettings
 from scheduler.admission.tenant import Budget, Tenant
+from scheduler.gateway.settings import GatewaySettings
 from scheduler.settings import SchedulerSettings
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -29,9 +30,10 @@ def table(document: str, heading: str) -> dict[str, str]:
             [("conversations.md", "`SchedulerSettings`"), ("admission.md", "### `SchedulerSettings`")],
         ),
         (Tenant, [("admission.md", "### `Tenant`")]),
+        (GatewaySettings, [("gateway.md", "`GatewaySettings`")]),
         (Budget, [("admission.md", "### `Budget`")]),
     ],
-    ids=["pool", "scheduler", "tenant", "budget"],
+    ids=["pool", "scheduler", "tenant", "gateway", "budget"],
 )
 def test_each_setting_is_documented_with_its_default(settings: type, tables: list[tuple[str, str]]) -> None:
     def shown(value: object) -> str:
