@@ -24,10 +24,11 @@ class Placement(Protocol):
         """
         ...
 
-    def patience(self, waiter: Waiter, *, expected: float) -> float:
+    def patience(self, waiter: Waiter, *, expected: float, elsewhere: bool) -> float:
         """Return how many seconds to wait for its own lane, whose connection carries all that it can; 0: not at all.
 
-        `expected`: how long that is expected to take. Only a waiter whose conversation is hot on the lane is asked.
+        `expected`: how long that is expected to take. `elsewhere`: there is, or could be, a connection with room for
+        one more conversation. Only a waiter whose conversation is hot on the lane is asked.
         """
         ...
 
@@ -68,7 +69,7 @@ class Ladder:
         # By its age: the shelf's order forgets it when a connection was at its limit, its lanes off the shelf.
         return min(candidates(shelf, waiter), key=lambda lane: lane.since, default=math.inf)
 
-    def patience(self, waiter: Waiter, *, expected: float) -> float:
+    def patience(self, waiter: Waiter, *, expected: float, elsewhere: bool) -> float:
         """Never wait."""
         return 0.0
 

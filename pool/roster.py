@@ -106,7 +106,7 @@ class Roster:
         """
         if self.stopped:
             raise PoolClosed("the pool is closed or draining: it grants no new leases")
-        self._serving.join(waiter, now)
+        self._serving.join(waiter, now, growing=self._room > 0)
         commands = self._settle(now)
         limit = self.settings.max_waiters
         if waiter in self.waiters and len(self.waiters) > limit:

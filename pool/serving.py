@@ -54,8 +54,8 @@ class Serving:
         """When somebody will have bided for long enough."""
         return min(self._tied.values(), default=math.inf)
 
-    def join(self, waiter: Waiter, now: float) -> None:
-        """Somebody begins to wait."""
+    def join(self, waiter: Waiter, now: float, *, growing: bool) -> None:
+        """Somebody begins to wait. `growing`: there may be more connections."""
         waiter.since = now
         self.waiters[waiter] = None
         if waiter.pin:
@@ -65,7 +65,8 @@ class Serving:
                 1 for one in self._tied if one.hold and one.hold.lane and one.hold.lane.conn is crowded
             )
             expected = self._lease / crowded.in_flight_limit * (ahead + 1)
-            patience = self.placement.patience(waiter, expected=expected)
+            elsewhere = growing or any(lane.conn.roomy for lane in self.ledger.shelf.free)
+            patience = self.placement.patience(waiter, expected=expected, elsewhere=elsewhere)
             if patience > 0:
                 self._tied[waiter] = now + patience
 
@@ -85,11 +86,12 @@ class Serving:
         for waiter, until in tuple(self._tied.items()):
             if waiter.pin:
                 commands += self._pinned(waiter, now)
-            elif until <= now or self._crowded(waiter) is None:
+            elif until <= now or self._own(waiter) is None:
                 del self._tied[waiter]
         for waiter in tuple(self.waiters) if shelf or shelf.leaving else ():
-            if waiter not in self._tied:
-                lane = self.placement.first(shelf, waiter)
+            if not waiter.pin:
+                tied = waiter in self._tied
+                lane = shelf.own(waiter.hold) if tied else self.placement.first(shelf, waiter)
                 if lane is not None:
                     commands.append(self.grant(waiter, lane, now))
                     if not (shelf or shelf.leaving):
@@ -167,7 +169,12 @@ class Serving:
 
     def _crowded(self, waiter: Waiter) -> Conn | None:
         """Return the connection that keeps a waiter from its own idle lane by carrying all that it can."""
+        lane = self._own(waiter)
+        return None if lane is None or lane.conn.has_room else lane.conn
+
+    def _own(self, waiter: Waiter) -> Lane | None:
+        """Return a waiter's own lane, if it is idle and would do."""
         lane = waiter.hold.lane if waiter.hold is not None else None
-        if lane is None or lane.state is not LaneState.HELD or lane.conn.has_room:
+        if lane is None or lane.state is not LaneState.HELD:
             return None
-        return lane.conn if lane.conn.serves(waiter.model) else None
+        return lane if lane.conn.serves(waiter.model) else None

@@ -34,6 +34,7 @@ from pool.slots import Hold, Lane, Waiter
 # Idle lanes looked at, the least recently used first: a decision costs the same in a pool of any size
 CANDIDATES = 64
 SOON = 1e-3  # s, the least time between two looks
+SURELY = 3.0  # times as long as expected: by then its lane is there, in all but one of twenty cases
 LONG = 4.0  # gaps; who has been away longer may have gone for good
 
 
@@ -74,7 +75,10 @@ class ByCost(Ladder):
             return best
         return max(waiter.since + least_damage, now + SOON)
 
-    def patience(self, waiter: Waiter, *, expected: float) -> float:
-        """Return what the replay would cost, if waiting is expected to cost less."""
+    def patience(self, waiter: Waiter, *, expected: float, elsewhere: bool) -> float:
+        """Return what the replay would cost, if waiting is expected to cost less, or moving would gain nothing."""
         assert waiter.hold is not None
-        return waiter.hold.worth if expected < waiter.hold.worth else 0.0
+        worth = waiter.hold.worth
+        if not elsewhere:
+            return worth + SURELY * expected
+        return worth if expected < worth else 0.0

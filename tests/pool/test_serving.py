@@ -95,6 +95,32 @@ def test_it_does_not_bide_where_the_replay_costs_less() -> None:
     assert plain.take(late) is not before
 
 
+def test_where_all_are_as_full_it_bides_for_longer() -> None:
+    """One connection for three conversations, two at a time: to move would only take the place of another."""
+    desk_ = desk(TWO, max_connections=2)
+    late, lanes = crowd(desk_, worth=0.01)
+    for name in ("eve", "joe"):
+        hot(desk_, name)
+    waiter = desk_.ask(late)
+    assert desk_.waits(waiter)
+    desk_.give(lanes[0])
+    assert waiter.own
+
+
+def test_who_is_overtaken_goes_on_biding() -> None:
+    desk_ = desk(TWO, max_connections=2)
+    desk_.grow()
+    late, later, *busy = [hot(desk_, name) for name in ("late", "later", "ada", "bob")]
+    lanes = [desk_.take(hold) for hold in busy]
+    desk_.grow()
+    first, second = desk_.ask(late), desk_.ask(later)
+    desk_.give(lanes[0])
+    assert first.own
+    assert desk_.waits(second), "a lane is free elsewhere, but its own will be, too"
+    desk_.give(lanes[1])
+    assert second.own
+
+
 def test_who_bides_is_not_dialled_for_and_robs_nobody() -> None:
     desk_ = desk(TWO, max_connections=3)
     late, _ = crowd(desk_, worth=5.0)

@@ -64,7 +64,7 @@ def test_what_was_steered_comes_before_its_successor() -> None:
     assert [(one.response_id, one.steers) for one in done.before] == [("r1", ("s1", "s2"))]
     assert done.before[0].output == ({"type": "message", "of": "r1"},)
     assert done.pending == ()
-    assert cycle.state is CycleState.IDLE
+    assert not cycle.started
     cycle.send()
     plain = run(cycle, started("r3"), ended("r3"))
     assert plain is not None
@@ -94,7 +94,7 @@ def test_an_end_waits_for_the_answer_to_a_steer() -> None:
     done = cycle.receive(event_of(steer("failed")))
     assert done is not None
     assert done.response_id == "r1"
-    assert cycle.state is CycleState.IDLE
+    assert not cycle.started
 
 
 def test_an_answer_after_the_end_may_promise_a_successor() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pool.ledger import Shelf
 from pool.slots import Conn, ConnState, Hold, Lane, LaneState, Waiter
 from scheduler.estimate import Average, Estimates, Line, ReplayCost
-from scheduler.policy import SOON, ByCost, damage, returns, stays_away
+from scheduler.policy import SOON, SURELY, ByCost, damage, returns, stays_away
 
 
 def held(*claims: tuple[float, float, float]) -> tuple[Shelf, list[Lane]]:
@@ -125,3 +125,13 @@ def test_an_average_follows() -> None:
     average = Average(2.0, 0.5)
     average.add(4.0)
     assert average.value == 3.0
+
+
+def test_it_bides_as_long_as_a_replay_costs_or_longer_where_moving_gains_nothing() -> None:
+    hold = Hold("ada")
+    hold.worth = 2.0
+    waiter = Waiter(hold)
+    policy = ByCost()
+    assert policy.patience(waiter, expected=1.0, elsewhere=True) == 2.0
+    assert policy.patience(waiter, expected=3.0, elsewhere=True) == 0.0
+    assert policy.patience(waiter, expected=3.0, elsewhere=False) == 2.0 + SURELY * 3.0
