@@ -28,7 +28,7 @@ from pool.settings import PoolSettings
 from pool.slots import Conn, Lane
 from pool.steering import Steering
 from pool.tap import Tap
-from pool.wire.codec import encode, event_of, parse
+from pool.wire.codec import encode_parts, event_of, parse
 from pool.wire.cycle import Cycle, CycleState, Finished
 from pool.wire.events import (
     JSON,
@@ -224,8 +224,8 @@ class Connection:
         """
         if event.stream_id not in (None, lane.stream_id):
             raise LocalProtocolError(f"{event.stream_id} is not this lease's lane ({lane})")
-        message = encode(event, stream_id=lane.stream_id)
-        self._check_size(len(message))
+        message = encode_parts(event, stream_id=lane.stream_id)
+        size = self._check_size(message)
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.exchanges:
             await self._let_forks_begin(lane)
@@ -240,13 +240,13 @@ class Connection:
             max_events=self.settings.lane_events,
             max_bytes=self.settings.lane_bytes,
             sent_at=trio.current_time(),
-            size=len(message),
+            size=size,
             stored=lane.hold is not None and lane.hold.stored,
             warm_up=event.generate is False,
         )
         self.exchanges[lane.stream_id] = exchange
         if self.tap is not None:
-            self.tap.sent(self.conn, lane.stream_id, lane.holder, event, message)
+            self.tap.sent(self.conn, lane.stream_id, lane.holder, event, b"".join(message))
         try:
             await self._send(message)
         except BaseException:
@@ -274,22 +274,23 @@ class Connection:
         """Give input to a response that is running. Raises like `start`."""
         target = exchange.cycle.response_id or ""
         event = ResponseSteer(previous_response_id=target, input=given)
-        message = encode(event)
-        self._check_size(len(message))
+        message = encode_parts(event)
+        self._check_size(message)
         await trio.lowlevel.checkpoint_if_cancelled()
         steering = exchange.steer()
         if self.tap is not None:
-            self.tap.sent(self.conn, exchange.lane.stream_id, exchange.lane.holder, event, message)
+            lane = exchange.lane
+            self.tap.sent(self.conn, lane.stream_id, lane.holder, event, b"".join(message))
         await self._send(message)
         return steering
 
     async def post(self, event: ClientEvent) -> None:
         """Send an event that starts no response, e.g. a steer. Raises like `start`."""
-        message = encode(event)
-        self._check_size(len(message))
+        message = encode_parts(event)
+        self._check_size(message)
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.tap is not None:
-            self.tap.sent(self.conn, None, "", event, message)
+            self.tap.sent(self.conn, None, "", event, b"".join(message))
         await self._send(message)
 
     def _open_wire(self) -> Wire:
@@ -297,16 +298,18 @@ class Connection:
             raise ConnectionLost(f"{self.conn} was already closed", sent=False)
         return self.wire
 
-    def _check_size(self, size: int) -> None:
+    def _check_size(self, message: Sequence[bytes]) -> int:
+        size = sum(map(len, message))
         if size + FRAME_MARGIN > self.frame_cap:
             raise FrameTooLarge(size=size, limit=self.frame_cap)
+        return size
 
-    async def _send(self, message: bytes) -> None:
+    async def _send(self, message: Sequence[bytes]) -> None:
         wire = self._open_wire()
         timeout = self.settings.send_timeout
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             try:
-                await wire.send(message.decode())
+                await wire.send(message)
             except WireClosed as closed:
                 self.on_broken(self)
                 reason = f"code {closed.code}, {closed.reason or 'no reason given'}"

@@ -39,7 +39,7 @@ class WireClosed(Exception):  # the end of a connection is not always an error
 
 
 class Wire(Protocol):
-    """An open connection, as the rest of the pool sees it: text in, text out."""
+    """An open connection, as the rest of the pool sees it: text in, UTF-8 out."""
 
     @property
     def bytes_in(self) -> int:
@@ -60,8 +60,8 @@ class Wire(Protocol):
         """Wait for messages, and return those at hand, in order. Raises `WireClosed`."""
         ...
 
-    async def send(self, text: str) -> None:
-        """Send one message. Raises `WireClosed`. If it is interrupted, the connection is spoilt."""
+    async def send(self, message: Sequence[bytes]) -> None:
+        """Send one message, given in parts. Raises `WireClosed`. If it is interrupted, the connection is spoilt."""
         ...
 
     async def ping(self) -> None:
@@ -84,7 +84,7 @@ Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
 
 class _WebSocketWire:
-    """`Wire` over trio-websocket, which only sees what is not a plain message."""
+    """`Wire` over trio-websocket, which only sees what is not a plain message, and sends what is not one."""
 
     __slots__ = ("_line", "_plain", "_socket")
 
@@ -115,11 +115,13 @@ class _WebSocketWire:
         except trio_websocket.ConnectionClosed as closed:
             raise _closed(closed) from None
 
-    async def send(self, text: str) -> None:
+    async def send(self, message: Sequence[bytes]) -> None:
+        if (end := self._socket.closed) is not None:
+            raise WireClosed(end.code, end.reason)
         try:
-            await self._socket.send_message(text)
-        except (trio_websocket.ConnectionClosed, LocalProtocolError) as closed:
-            raise _closed(closed) from None
+            await self._line.send_message(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise WireClosed(1006, None) from None
 
     async def ping(self) -> None:
         try:

@@ -5,15 +5,25 @@ Theory of operation
     connection. Each read is parted by a `Sieve`. The messages go to an inbox, from which the connection's task
     takes them all at once; the library gets what is left of the read, or, when that is nothing, the next one.
 
+    What is sent goes the other way round: messages are framed here, and beside them goes what the library has to
+    say, whole frames too. A lock keeps the one out of the middle of the other. After the library's farewell, a close
+    frame, no message may follow.
+
     The inbox needs no bound of its own: whoever waits on it is woken in the pass of the event loop that follows a
     read, so it never holds more than two of them.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 import trio
 
+from pool.wire.frame import frame
 from pool.wire.sieve import Sieve
+
+CLOSE = b"\x88"  # first byte of a close frame
 
 
 class HandshakeLost(Exception):
@@ -36,6 +46,8 @@ class Line(trio.abc.Stream):
         self._came = trio.Event()
         self.bytes_in = self.bytes_out = 0
         self.upgraded = False
+        self._parting = False  # a close frame has been sent
+        self._sending = trio.Lock()
         self.last_inbound = trio.current_time()
 
     async def messages(self) -> list[str]:
@@ -64,7 +76,20 @@ class Line(trio.abc.Stream):
             if rest or not data:
                 return rest
 
+    async def send_message(self, parts: Sequence[bytes]) -> None:
+        """Send one text message, in pieces when it is long. Raises `trio.ClosedResourceError` after a farewell."""
+        async with self._sending:
+            if self._parting:
+                raise trio.ClosedResourceError("closing")
+            for piece in frame(parts, sum(map(len, parts)), os.urandom(4)):
+                await self._send(piece)
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        async with self._sending:
+            self._parting = self._parting or (self.upgraded and data[:1] == CLOSE)
+            await self._send(data)
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
         try:
             await self._transport.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -88,17 +88,24 @@ _RESERVED = frozenset({"type", "input", "previous_response_id", "stream_id", "ge
 
 
 def encode(event: ClientEvent, *, stream_id: str | None = None) -> bytes:
-    """Return the message for one client event. `stream_id` is the lane of a create that names none itself.
+    """Return the message for one client event, whole. See `encode_parts`."""
+    return b"".join(encode_parts(event, stream_id=stream_id))
+
+
+def encode_parts(event: ClientEvent, *, stream_id: str | None = None) -> list[bytes]:
+    """Return the message for one client event, in parts, so that what is encoded already is not copied.
+
+    `stream_id` is the lane of a create that names none itself.
 
     Raises:
         LocalProtocolError: `fields` holds a field that `ResponseCreate` carries itself.
     """
     if isinstance(event, ResponseCreate):
-        return _encode_create(event, event.stream_id or stream_id)
+        return _create_message(event, event.stream_id or stream_id)
     if isinstance(event, ResponseSteer):
         parts = [b'{"type":"response.steer","previous_response_id":', to_json(event.previous_response_id)]
-        return b"".join((*parts, b',"input":', *_input_parts(event.input), b"}"))
-    return to_json(event.payload)
+        return [*parts, b',"input":', *_input_parts(event.input), b"}"]
+    return [to_json(event.payload)]
 
 
 def encode_http_body(event: ResponseCreate, *, stream: bool) -> bytes:
@@ -106,7 +113,7 @@ def encode_http_body(event: ResponseCreate, *, stream: bool) -> bytes:
     return b"".join((b'{"stream":', b"true" if stream else b"false", *_create_parts(event), b"}"))
 
 
-def _encode_create(event: ResponseCreate, stream_id: str | None) -> bytes:
+def _create_message(event: ResponseCreate, stream_id: str | None) -> list[bytes]:
     parts = [b'{"type":"response.create"']
     if stream_id is not None:
         parts += b',"stream_id":', to_json(stream_id)
@@ -114,7 +121,7 @@ def _encode_create(event: ResponseCreate, stream_id: str | None) -> bytes:
         parts.append(b',"generate":true' if event.generate else b',"generate":false')
     parts += _create_parts(event)
     parts.append(b"}")
-    return b"".join(parts)
+    return parts
 
 
 def _create_parts(event: ResponseCreate) -> list[bytes]:
@@ -134,14 +141,16 @@ def _create_parts(event: ResponseCreate) -> list[bytes]:
     return parts
 
 
-def _input_parts(given: str | Sequence[Mapping[str, Any] | Encoded]) -> tuple[bytes, ...]:
+def _input_parts(given: str | Sequence[Mapping[str, Any] | Encoded]) -> list[bytes]:
     if isinstance(given, str):
-        return (to_json(given),)
-    return (
-        b"[",
-        b",".join([item.text if isinstance(item, Encoded) else to_json(item) for item in given]),
-        b"]",
-    )
+        return [to_json(given)]
+    parts: list[bytes] = []
+    separator = b"["
+    for item in given:
+        parts += separator, item.text if isinstance(item, Encoded) else to_json(item)
+        separator = b","
+    parts.append(b"]" if parts else b"[]")
+    return parts
 
 
 def parse(text: str | bytes) -> dict[str, Any]:

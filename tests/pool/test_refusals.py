@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 from trio.testing import MockClock
 
@@ -22,7 +24,7 @@ class Closing:
         await trio.sleep(0.01)
         raise WireClosed(1008, "not entitled")
 
-    async def send(self, text: str) -> None:
+    async def send(self, message: Sequence[bytes]) -> None:
         raise WireClosed(1008, "not entitled")
 
     async def ping(self) -> None:
