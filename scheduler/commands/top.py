@@ -14,7 +14,7 @@ import click
 import trio
 from attrs import define, field
 
-from scheduler.dashboard.client import DashboardUrl, NoDashboard, read_state
+from scheduler.dashboard.client import BadAddress, DashboardUrl, NoDashboard, read_state
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -44,7 +44,10 @@ def top(url: str, source: str, interval: float, once: bool) -> None:
 
     Keys: q ends, s shows the next scheduler.
     """
-    where = DashboardUrl.parse(url)
+    try:
+        where = DashboardUrl.parse(url)
+    except BadAddress as error:
+        raise click.BadParameter(str(error), param_hint="URL") from None
     view = _View(where, source or where.source, interval)
     if once or not sys.stdout.isatty():
         view.read()
