@@ -75,14 +75,14 @@ class Attempts:
                 if isinstance(action, GiveUp) or action.remedy in self.remedies:
                     self._note(
                         "failed",
-                        error=str(error),
+                        error=error,
                         kind=type(error).__name__,
                         seconds=trio.current_time() - self.called_at,
                     )
                     raise
                 delay = max(action.delay, self._charge(action, error))
                 log.info("%s: again in %.2f s (%s)", self.at.name, delay, error)
-                self._note("retry", reason=action.reason, delay=delay, error=str(error))
+                self._note("retry", reason=action.reason, delay=delay, error=error)
             await self._prepare(action, delay)
 
     def _charge(self, action: Again, error: PoolError) -> float:

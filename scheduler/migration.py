@@ -100,7 +100,7 @@ class Migration:
                 self._note("given up")
         except PoolError as error:
             movers.failed += 1
-            self._note("failed", error=str(error))
+            self._note("failed", error=error)
             log.info("%s could not move: %s", self.name, error)
         finally:
             self._scope, self._reading = None, False

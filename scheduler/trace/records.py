@@ -20,7 +20,8 @@ Theory of operation
         tools, tool                               conv calls | conv name call seconds failed
         lost      notes that could not be kept    count
 
-    Connections are c1, c2 ... (p2.c1 those of a second pool; h1, h2 ... a turn over HTTP each), lanes c1/lane-01.
+    Connections are c1, c2 ... (h1, h2 ...: a turn over HTTP each), lanes c1/lane-01. The names of a second pool's
+    (connections, lanes and conversations) begin with p2.
     Contents (`text` of a message) are there only when they were asked for. A reader skips what it does not know; a
     change that would mislead an old reader raises the version.
 """

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import define, field
 
+from pool.errors import ResponseFailed
 from pool.wire.codec import to_json
 from pool.wire.events import TERMINAL, ClientEvent, ResponseCreate, ResponseSteer
 from scheduler.trace.scrub import Scrubber
@@ -70,10 +71,11 @@ class _Open:
 
 @define(eq=False)
 class Scribe:
-    """Writes lines. `start` is subtracted from all times."""
+    """Writes lines. `start` is subtracted from all times; `contents`: errors may quote what was said."""
 
     scrub: Scrubber
     start: float = 0.0
+    contents: bool = False
     _kinds: dict[str, bytes] = field(factory=dict, init=False)  # kinds of deltas, as JSON
     _open: dict[str, dict[str | None, _Open]] = field(factory=dict, init=False)  # by connection, by lane
 
@@ -89,7 +91,7 @@ class Scribe:
 
     def _left(self, note: Out) -> bytes:
         conn = f"{note.prefix}{note.conn}"
-        conv = note.holder.removesuffix(MOVING)
+        conv = _named(note.prefix, note.holder)
         line = self._frame("out", note.at, conn, note.stream_id, conv, note.size)
         match note.event:
             case ResponseCreate() as create:
@@ -175,9 +177,13 @@ class Scribe:
             if value is None:
                 continue
             if name == "conv" and isinstance(value, str):
-                value = value.removesuffix(MOVING)
+                value = _named(note.prefix, value)
+            elif name == "cut" and isinstance(value, list):
+                value = [_named(note.prefix, str(one)) for one in value]
             elif name in ("conn", "lane"):
                 value = f"{note.prefix}{value}"
+            elif isinstance(value, BaseException):
+                value = str(value) if self.contents else _without_words(value)
             elif isinstance(value, float):
                 value = round(value, 6)
             free = free or name in FREE
@@ -186,6 +192,19 @@ class Scribe:
             self._open.pop(str(line.get("conn")), None)
         text = to_json(line)
         return self.scrub(text) if free else text
+
+
+def _named(prefix: str, holder: str) -> str:
+    """Return a conversation's name; two pools may each have one of the same name."""
+    return f"{prefix}{holder.removesuffix(MOVING)}" if holder else ""
+
+
+def _without_words(error: BaseException) -> str:
+    """Return what an error is. A server's own words are left out, for they may quote what was said."""
+    if not isinstance(error, ResponseFailed):
+        return str(error)
+    facts = (error.status, error.code or error.kind, error.param and f"({error.param})")
+    return " ".join(_short(fact) for fact in facts if fact) or "the response failed"
 
 
 def _short(value: object) -> str:

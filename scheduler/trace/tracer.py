@@ -44,7 +44,7 @@ def open_trace(path: str | os.PathLike[str], *, contents: bool = False, limit: i
             raise SettingsError(
                 "trace", part, "is there and is no trace, so it is not replaced; choose another name"
             )
-    scribe = Scribe(Scrubber())
+    scribe = Scribe(Scrubber(), contents=contents)
     header = Header(id=uuid.uuid4().hex, started=time.time(), contents=contents, software=_software())
     tracer = Tracer(Writer(name, limit, scribe, header), contents)
     if os.path.isfile(older(name)):

@@ -119,7 +119,7 @@ def test_facts() -> None:
         "what": "ended",
         "conn": "p2.c2",
         "lane": "p2.c2/lane-01",
-        "conv": "task",
+        "conv": "p2.task",
         "waited": 0.123457,
         "error": "[hidden]",
     }
@@ -138,3 +138,13 @@ def test_contents_when_asked_for() -> None:
     line = from_json(writer.line(Out(100.0, "", "h1", None, "task", create, 3, b'"\xff"')))
     assert (line["lane"], line["text"]) == ("h1/http", '"\ufffd"')
     assert from_json(writer.line(In(100.0, "", "h1", {"type": "x"}, 3, '{"a":1}')))["text"] == '{"a":1}'
+
+
+def test_two_pools_may_have_conversations_of_the_same_name() -> None:
+    writer = scribe()
+    note = Out(100.0, "p2.", "c1", None, "task", ResponseCreate(input="x"), 3, None)
+    assert from_json(writer.line(note))["conv"] == "p2.task"
+    line = from_json(writer.line(In(100.0, "p2.", "c1", {"type": "response.created"}, 3, None)))
+    assert (line["conv"], line["lane"]) == ("p2.task", "p2.c1/lane")
+    ended = Fact(100.0, "p2.", "ended", {"conn": "c1", "cut": ["task", ""]})
+    assert from_json(writer.line(ended))["cut"] == ["p2.task", ""]

@@ -9,12 +9,12 @@ import trio
 import trio.testing
 
 from pool.dial import Dialer
-from pool.errors import DialFailed
+from pool.errors import DialFailed, ResponseFailed
 from pool.pool import open_pool
 from pool.settings import Endpoint, PoolSettings
 from scheduler.trace import open_trace
 from tests.support.world import World, asking, take
-from tests.trace.support import record
+from tests.trace.support import lines_of, record
 
 KEY = "hunter2-and-a-long-tail"
 HEADER = "tenant-secret-value"
@@ -72,3 +72,16 @@ def test_contents_stay_out_unless_asked_for(tmp_path: Path) -> None:
     assert "private" not in Path(record(tmp_path / "one", scene)).read_text()
     assert "private" in Path(record(tmp_path / "two", scene, contents=True)).read_text()
     assert Path(tmp_path / "two").stat().st_mode & 0o077 == 0, "for its owner alone"
+
+
+@pytest.mark.parametrize("contents", [False, True])
+def test_the_words_of_an_error_are_contents(tmp_path: Path, contents: bool) -> None:
+    async def scene(w: World) -> None:
+        with pytest.raises(ResponseFailed, match="no knob"):
+            await w.scheduler.conversation(name="task").turn("hi", asking("private=matter"))
+
+    path = record(tmp_path / "trace", scene, contents=contents)
+    (failed,) = [line for line in lines_of(path) if line.get("what") == "failed"]
+    assert ("private" in failed["error"]) is contents
+    assert ("private" in Path(path).read_text()) is contents
+    assert "400 invalid_value" in failed["error"]
