@@ -47,6 +47,13 @@ if TYPE_CHECKING:
     from scheduler.stream import RunStream
     from scheduler.tools import Tool, ToolContext, ToolFinished, ToolStarted, tool
     from scheduler.turns import FunctionCall, Placement, Steered, Turn, TurnRequest, Usage
+    from scheduler.worker.client import enqueue, enqueue_async, job_result, job_result_async
+    from scheduler.worker.engines import open_queue
+    from scheduler.worker.errors import JobConflict, JobFailed, JobNotFound, QueueRefused, QueueUnavailable
+    from scheduler.worker.job import Job
+    from scheduler.worker.queue import QueueSettings
+    from scheduler.worker.settings import WorkerSettings
+    from scheduler.worker.worker import Worker
 
 _HOMES = {
     "scheduler.admission.shell": "Admission",
@@ -73,6 +80,13 @@ _HOMES = {
     "scheduler.stream": "RunStream",
     "scheduler.tools": "Tool ToolContext ToolFinished ToolStarted tool",
     "scheduler.turns": "FunctionCall Placement Steered Turn TurnRequest Usage",
+    "scheduler.worker.client": "enqueue enqueue_async job_result job_result_async",
+    "scheduler.worker.engines": "open_queue",
+    "scheduler.worker.errors": "JobConflict JobFailed JobNotFound QueueRefused QueueUnavailable",
+    "scheduler.worker.job": "Job",
+    "scheduler.worker.queue": "QueueSettings",
+    "scheduler.worker.settings": "WorkerSettings",
+    "scheduler.worker.worker": "Worker",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -95,10 +109,17 @@ __all__ = [
     "FleetReport",
     "FunctionCall",
     "InputInvalid",
+    "Job",
+    "JobConflict",
+    "JobFailed",
+    "JobNotFound",
     "OutputFileError",
     "OutputInvalid",
     "Past",
     "Placement",
+    "QueueRefused",
+    "QueueSettings",
+    "QueueUnavailable",
     "Restarted",
     "RetryBudgetExceeded",
     "Run",
@@ -126,6 +147,13 @@ __all__ = [
     "TurnRequest",
     "UnsupportedOutput",
     "Usage",
+    "Worker",
+    "WorkerSettings",
+    "enqueue",
+    "enqueue_async",
+    "job_result",
+    "job_result_async",
+    "open_queue",
     "open_scheduler",
     "run_agent",
     "run_fleet",

@@ -44,7 +44,13 @@ async def open_queue(url: str, settings: QueueSettings | None = None) -> AsyncIt
 def _engine(url: str) -> OpenEngine:
     scheme = urlsplit(url).scheme
     if scheme in ENGINES:
-        module = import_module(ENGINES[scheme])
+        try:
+            module = import_module(ENGINES[scheme])
+        except ModuleNotFoundError as error:
+            extra = ENGINES[scheme].rpartition(".")[2]
+            raise QueueRefused(
+                f"{scheme}://", f"needs {error.name}, which is not installed: pip install 'warmline[{extra}]'"
+            ) from None
         return cast("OpenEngine", module.open_engine)
     others = {entry.name: entry for entry in entry_points(group=GROUP)}
     if scheme in others:
