@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from scheduler.run import Run, RunResult, run_agent
     from scheduler.scheduler import Scheduler, open_scheduler
     from scheduler.settings import SchedulerSettings
-    from scheduler.stats import SchedulerStats
+    from scheduler.stats import ModelStats, SchedulerStats
     from scheduler.stream import RunStream
     from scheduler.tools import Tool, ToolContext, ToolFinished, ToolStarted, tool
     from scheduler.turns import FunctionCall, Placement, Steered, Turn, TurnRequest, Usage
@@ -76,7 +76,7 @@ _HOMES = {
     "scheduler.run": "Run RunResult run_agent",
     "scheduler.scheduler": "Scheduler open_scheduler",
     "scheduler.settings": "SchedulerSettings",
-    "scheduler.stats": "SchedulerStats",
+    "scheduler.stats": "ModelStats SchedulerStats",
     "scheduler.stream": "RunStream",
     "scheduler.tools": "Tool ToolContext ToolFinished ToolStarted tool",
     "scheduler.turns": "FunctionCall Placement Steered Turn TurnRequest Usage",
@@ -113,6 +113,7 @@ __all__ = [
     "JobConflict",
     "JobFailed",
     "JobNotFound",
+    "ModelStats",
     "OutputFileError",
     "OutputInvalid",
     "Past",

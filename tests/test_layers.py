@@ -20,6 +20,8 @@ PURE = [
         for name in ("slots", "ledger", "placement", "serving", "pacing", "roster", "breaker")
     ),
     *(Path(f"pool/{name}.py") for name in ("errors", "settings", "retry_after")),
+    *(Path(f"pool/stats/{name}.py") for name in ("buckets", "encoding", "distribution", "rules", "snapshot")),
+    *(Path(f"scheduler/telemetry/{name}.py") for name in ("address", "intervals", "tags", "hlog_format")),
 ]
 IMPURE_MODULES = ("trio", "time", "socket", "asyncio", "threading", "subprocess")
 

@@ -190,7 +190,7 @@ class PoolStats(Snapshot):
     rotation: Distribution = distribution(
         "From a connection's retire line (or the order to rotate) to its open successor."
     )
-    loop_lag: Distribution = distribution("How late the event loop wakes a task, while there are turns.")
+    loop_lag: Distribution = distribution("How late the event loop wakes a task, while lanes are in use.")
 
     @property
     def lost(self) -> int:

@@ -48,7 +48,7 @@ def snapshots(kind: type[Any]) -> st.SearchStrategy[Any]:
 ANY = snapshots(SchedulerStats)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ANY, ANY, ANY)
 def test_merging_is_commutative_and_associative(
     a: SchedulerStats, b: SchedulerStats, c: SchedulerStats
@@ -58,7 +58,7 @@ def test_merging_is_commutative_and_associative(
     assert a + SchedulerStats() == a
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ANY, ANY)
 def test_an_interval_and_what_was_before_make_the_whole(
     before: SchedulerStats, interval: SchedulerStats
@@ -70,7 +70,7 @@ def test_an_interval_and_what_was_before_make_the_whole(
     assert after.gauges() + after.counters() == after
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ANY)
 def test_json_loses_nothing(stats: SchedulerStats) -> None:
     assert SchedulerStats.from_json(from_json(to_json(stats.to_json()))) == stats

@@ -138,6 +138,7 @@ async def test_nonsense_is_answered_and_ends_the_connection() -> None:
 
 async def test_a_page_that_fails_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(*_: object) -> bool:
+        await trio.lowlevel.checkpoint()
         raise RuntimeError("a bug")
 
     client, server = trio.testing.memory_stream_pair()
