@@ -129,9 +129,9 @@ class Admin:
 
     def _upstreams(self, name: str | None) -> list[Upstream]:
         every = self.running.gateway.upstreams.all
-        chosen = [one for one in every if name in (None, one.caller.name)]
+        chosen = [one for one in every if name in (None, one.name)]
         if name is not None and not chosen:
-            there = ", ".join(sorted(one.caller.name for one in every)) or "none is open"
+            there = ", ".join(sorted(one.name for one in every)) or "none is open"
             raise Refusal(f"no upstream {name!r}; there is: {there}")
         return chosen
 

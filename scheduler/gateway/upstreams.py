@@ -1,7 +1,10 @@
-"""The sockets behind the gateway: a scheduler with a pool of its own for every caller, so that nothing ever crosses.
+"""The sockets behind the gateway: a scheduler with a pool of its own for every key that travels upstream.
 
 Theory of operation
-    An upstream is opened when its caller first asks for something, in a task of its own, and closed when nobody has
+    Callers who bring their own keys share nothing. Those whom the gateway lends its own key share one scheduler, which
+    keeps fairness between them, each by its tenant; their conversations stay apart all the same (see `library`).
+
+    An upstream is opened when a caller first asks for something, in a task of its own, and closed when nobody has
     used it for a while, or when there are too many and it is the one that was left alone for longest. While anybody
     uses it, it stays. What the gateway remembers of its conversations outlives it.
 """
@@ -32,6 +35,7 @@ from scheduler.settings import SchedulerSettings
 
 log = logging.getLogger("warmline.gateway")
 
+OWN = "gateway"  # the name of the upstream whose key is the gateway's
 LOOKS = 4  # how often within the time after which something idle is closed
 
 
@@ -46,9 +50,10 @@ class Live:
 
 @define(eq=False)
 class Upstream:
-    """The sockets of one caller."""
+    """The sockets of one key. `id`: whose; `name`: for people."""
 
-    caller: Caller
+    id: str
+    name: str
     endpoint: Endpoint
     users: int = field(default=0, init=False)
     used_at: float = field(factory=trio.current_time, init=False)
@@ -60,7 +65,7 @@ class Upstream:
     _closing: trio.Event = field(factory=trio.Event, init=False)
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.caller.name} users={self.users} conversations={len(self.standing)}>"
+        return f"<Upstream {self.name} users={self.users} conversations={len(self.standing)}>"
 
     @property
     def scheduler(self) -> Scheduler:
@@ -130,8 +135,8 @@ class Upstreams:
 
     @property
     def sources(self) -> Mapping[str, Scheduler]:
-        """The schedulers that are open, by the names of their callers."""
-        return {one.caller.name: one.scheduler for one in self._open.values() if one.open}
+        """The schedulers that are open, by the names of their upstreams."""
+        return {one.name: one.scheduler for one in self._open.values() if one.open}
 
     @property
     def all(self) -> list[Upstream]:
@@ -156,8 +161,8 @@ class Upstreams:
                 self._shut(one)
 
     def _shut(self, one: Upstream) -> None:
-        log.info("closing the sockets of %s", one.caller.name)
-        self._open.pop(one.caller.id, None)
+        log.info("closing the sockets of %s", one.name)
+        self._open.pop(one.id, None)
         one.tidy(trio.current_time())
         one.close()
 
@@ -173,10 +178,10 @@ class Upstreams:
             Refused: there are too many, and all of them are in use.
             SettingsError: it cannot be opened, e.g. there is no key.
         """
-        one = self._open.get(caller.id)
+        one = self._open.get(_id_of(caller))
         if one is None:
             one = self._begin(caller)
-        self._open.move_to_end(caller.id)
+        self._open.move_to_end(one.id)
         one.users += 1
         try:
             await one.ready.wait()
@@ -201,8 +206,10 @@ class Upstreams:
                     retry_after=5,
                 )
             self._shut(idle)
-        one = self._open[caller.id] = Upstream(caller, self._endpoint_of(caller))
-        self._nursery.start_soon(self._serve, one, name=f"upstream of {caller.name}")
+        own = caller.secret is None
+        one = Upstream(_id_of(caller), OWN if own else caller.name, self._endpoint_of(caller))
+        self._open[one.id] = one
+        self._nursery.start_soon(self._serve, one, name=f"upstream {one.name}")
         return one
 
     def _endpoint_of(self, caller: Caller) -> Endpoint:
@@ -235,12 +242,12 @@ class Upstreams:
         except* Exception as group:
             self.crashes += 1
             one.failure = PoolClosed("the gateway has lost its upstream by a bug of its own")
-            log.error("the upstream of %s crashed", one.caller.name, exc_info=group)
+            log.error("the upstream %s crashed", one.name, exc_info=group)
         finally:
             one.close()
             one._parts = None
-            if self._open.get(one.caller.id) is one:
-                del self._open[one.caller.id]
+            if self._open.get(one.id) is one:
+                del self._open[one.id]
             one.ready.set()
 
     async def _http_of(self, one: Upstream, stack: AsyncExitStack) -> HttpClient | None:
@@ -252,3 +259,8 @@ class Upstreams:
         return await stack.enter_async_context(
             open_http(one.endpoint, self.pool_settings, connections=connections)
         )
+
+
+def _id_of(caller: Caller) -> str:
+    """Return whose sockets a caller uses: its own, or the gateway's."""
+    return OWN if caller.secret is None else caller.id

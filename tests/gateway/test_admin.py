@@ -74,7 +74,7 @@ async def test_every_table_is_plain_and_without_secrets(autojump_clock: trio.abc
             assert all(len(row) == len(answer["columns"]) for row in answer["rows"])
         said = to_json(answers).decode()
         assert not any(secret in said for secret in ("wl-1", digest_of("wl-1"), "hello"))
-        assert shown["pools"]["rows"][0][:3] == ["batch", "active", 1]
+        assert shown["pools"]["rows"][0][:3] == ["gateway", "active", 1]
         assert sorted(row[2] for row in shown["lanes"]["rows"]) == ["hot", "leased"]
         (conversation,) = shown["conversations"]["rows"]
         assert conversation[4] == 2
@@ -95,7 +95,7 @@ async def test_pause_drain_resume(autojump_clock: trio.abc.Clock) -> None:
             began = trio.current_time()
             assert await asked(admin, {"verb": "pause"}) == [{"said": "paused 1 upstream"}]
             await client.send(**TURN, stream_id="second")
-            (said,) = await asked(admin, {"verb": "drain", "name": "everybody"})
+            (said,) = await asked(admin, {"verb": "drain", "name": "gateway"})
             assert said["said"] == "paused, with nothing in flight: 1 upstream"
             assert 4 <= trio.current_time() - began < 5
             assert (await client.rest())[-1]["stream_id"] == "first"

@@ -10,6 +10,7 @@ import trio.testing
 
 from pool.emulator import EmulatorSettings
 from pool.wire.codec import to_json
+from scheduler.gateway.mint import mint
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.settings import SchedulerSettings
 from tests.gateway.stage import KEY, Stage, staged
@@ -312,5 +313,25 @@ async def test_keys_are_in_no_text(autojump_clock: trio.abc.Clock) -> None:
     async with staged() as stage, web_client(stage) as client:
         await client.create(**ASKED)
         (upstream,) = stage.gateway.upstreams.all
-        shown = f"{upstream} {stage.gateway} {upstream.endpoint} {upstream.caller}"
+        shown = f"{upstream} {stage.gateway} {upstream.endpoint}"
         assert KEY["authorization"].removeprefix("Bearer ") not in shown
+
+
+async def test_those_with_virtual_keys_share_sockets_and_no_conversation(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    (one, first), (other, second) = mint("one"), mint("other")
+    async with (
+        staged(policy="virtual", keys=[first, second]) as stage,
+        web_client(stage, headers={"authorization": f"Bearer {one}"}) as client,
+        web_client(stage, headers={"authorization": f"Bearer {other}"}) as neighbour,
+    ):
+        history = [user("go")]
+        done = await take(client, history)
+        await take(neighbour, [*history, *done["output"], user("more")])
+        assert list(stage.gateway.upstreams.sources) == ["gateway"]
+        assert reasons(stage) == {"replay:new": 2}
+        refused = await neighbour.create(input="x", previous_response_id=done["id"], store=False)
+        assert refused.json["error"]["code"] == "previous_response_not_found"
+        stats = stage.gateway.upstreams.sources["gateway"].stats()
+        assert {"one", "other"} <= set(stats.admission.waits)
