@@ -186,7 +186,7 @@ def fit_line(points: Sequence[tuple[int, float, float]], *, through: float) -> t
     mean_x = sum(count * x for count, x, _ in points) / weight
     mean_y = sum(count * y for count, _, y in points) / weight
     spread = sum(count * (x - mean_x) ** 2 for count, x, _ in points) / weight
-    if spread > (0.2 * mean_x) ** 2:
+    if spread > (0.1 * mean_x) ** 2:
         slope = sum(count * (x - mean_x) * (y - mean_y) for count, x, y in points) / weight / spread
         if slope >= 0:
             return mean_y - slope * mean_x, slope

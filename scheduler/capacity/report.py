@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from scheduler.capacity.plan import Plan
@@ -21,7 +21,7 @@ def prepare(page: str | None, pictures: str | None) -> Callable[[Plan, Sequence[
     Raises:
         ReportUnwritable: something stands in the way, as far as can be known now.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if find_spec("matplotlib") is None:
         raise ReportUnwritable(
             "charts need matplotlib, which is not installed: pip install 'warmline[report]'"
         )

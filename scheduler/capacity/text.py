@@ -119,7 +119,7 @@ def expected(plan: Plan) -> list[tuple[str, str, str]]:
         (
             "connections",
             f"{several * plan.connections}",
-            f"{several * outcome.most_open} at most, while some are replaced (cap {life:.3g} min)",
+            f"{several * outcome.most_open} at most, during rotation (cap {life:.3g} min)",
         ),
         (
             "dials a minute",
