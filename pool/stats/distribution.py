@@ -11,7 +11,8 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from attrs import frozen
@@ -21,6 +22,7 @@ from pool.stats import encoding
 from pool.stats.buckets import DIGITS, HOUR, bounds_of, bucket_of
 
 MICROSECONDS = 1e6
+_END = math.inf, 0  # behind the last bucket
 
 
 @frozen(repr=False)
@@ -93,7 +95,10 @@ class Distribution:
         return self.percentile(99.0)
 
     def percentile(self, percent: float) -> float:
-        """Return the duration that so many percent (0 to 100) did not exceed, as HdrHistogram defines it."""
+        """Return the duration that so many percent (0 to 100) did not exceed.
+
+        The rank is rounded, as HdrHistogram's Python library does it.
+        """
         target = max(1, int(min(percent, 100.0) * self.count / 100.0 + 0.5))
         reached = 0
         for bucket, count in self.buckets:
@@ -104,8 +109,20 @@ class Distribution:
 
     def within(self, seconds: float) -> int:
         """Return how many took no longer than this, to the precision of the buckets."""
-        last = bucket_of(round(seconds * MICROSECONDS))
-        return sum(count for bucket, count in self.buckets if bucket <= last)
+        return self.cumulative((seconds,))[0]
+
+    def cumulative(self, boundaries: Sequence[float]) -> list[int]:
+        """Return how many took no longer than each of these, which rise."""
+        counts: list[int] = []
+        reached, left = 0, iter(self.buckets)
+        bucket, count = next(left, _END)
+        for boundary in boundaries:
+            last = bucket_of(round(boundary * MICROSECONDS))
+            while bucket <= last:
+                reached += count
+                bucket, count = next(left, _END)
+            counts.append(reached)
+        return counts
 
     def values(self) -> Iterator[tuple[float, int]]:
         """Yield each duration that occurred (the middle of its bucket) with its count, the shortest first."""

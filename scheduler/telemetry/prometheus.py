@@ -99,5 +99,8 @@ def _sample(family: Metric, labels: list[str], value: object) -> None:
 
 def cumulative(distribution: Distribution) -> list[tuple[str, float]]:
     """Return how many took no longer than each boundary, and all of them."""
-    counts = [(format(boundary, "g"), float(distribution.within(boundary))) for boundary in BOUNDARIES]
-    return [*counts, ("+Inf", float(distribution.count))]
+    counts = distribution.cumulative(BOUNDARIES)
+    named = [
+        (format(boundary, "g"), float(count)) for boundary, count in zip(BOUNDARIES, counts, strict=True)
+    ]
+    return [*named, ("+Inf", float(distribution.count))]

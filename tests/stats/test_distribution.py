@@ -84,6 +84,11 @@ def test_within_counts_what_took_no_longer(durations: list[float], limit: float)
     assert found <= sum(seconds <= limit * 1.001 + 1e-6 or limit >= 3599 for seconds in durations)
 
 
+@given(DISTRIBUTIONS, st.lists(st.floats(0, 5000)).map(sorted))
+def test_cumulative_counts_are_those_of_each_boundary(found: Distribution, boundaries: list[float]) -> None:
+    assert found.cumulative(boundaries) == [found.within(boundary) for boundary in boundaries]
+
+
 @given(SECONDS)
 def test_recording_is_the_same_as_making_it_of_all(durations: list[float]) -> None:
     histogram = Histogram()
