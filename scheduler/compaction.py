@@ -4,12 +4,13 @@ Theory of operation
     `POST /responses/compact` exists over HTTP only and returns a window of items, not a response to continue. So the
     transcript becomes that window, exactly as it came, and the conversation goes on as a new chain: its next turn is
     a replay of the window. Nothing is generated and nothing changes before the answer is there, so whatever may be
-    tried again is.
+    tried again is. Each try is admitted like a turn, because it costs as much.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -21,6 +22,7 @@ from pool.http import HttpClient
 from pool.wire.codec import event_of, from_json, to_json
 from pool.wire.cycle import Finished
 from pool.wire.events import ErrorEvent
+from scheduler.admission.shell import TurnSlot
 from scheduler.chain import Chain
 from scheduler.outcome import failure_of, usage_of
 from scheduler.recovery import GiveUp, Over, recover
@@ -43,7 +45,13 @@ class Compaction:
 
 
 async def compact(
-    chain: Chain, request: TurnRequest, http: HttpClient, *, settings: SchedulerSettings, rng: random.Random
+    chain: Chain,
+    request: TurnRequest,
+    http: HttpClient,
+    *,
+    admit: Callable[[], TurnSlot],
+    settings: SchedulerSettings,
+    rng: random.Random,
 ) -> Compaction:
     """Replace the transcript by the server's compacted window.
 
@@ -54,7 +62,10 @@ async def compact(
     tries = 1
     while True:
         try:
-            return _rebased(chain, await _ask(http, body))
+            async with admit() as slot:
+                done = _rebased(chain, await _ask(http, body))
+                slot.used(done.usage)
+                return done
         except PoolError as error:
             # Nothing depends on whether an earlier try was worked on, so every one is like the first.
             action = recover(

@@ -182,6 +182,7 @@ class Conversation:
             CallsUnanswered: the model waits for tool outputs.
             ConversationBusy: something else is under way on this conversation.
             PoolError: the server refused, or could not be reached, for good.
+            AdmissionQueueFull, DeadlineExceeded: as for a turn; it costs tokens like one.
         """
         shared, chain = self._shared, self._chain
         if shared.http is None:
@@ -195,7 +196,15 @@ class Conversation:
         self._busy = True
         self._migration.give_up()
         try:
-            done = await compact(chain, request, shared.http, settings=shared.settings, rng=shared.rng)
+            with shared.admission.within(self.ticket):
+                done = await compact(
+                    chain,
+                    request,
+                    shared.http,
+                    admit=lambda: shared.admission.turn(self.ticket, model=request.model, cost=chain.tokens),
+                    settings=shared.settings,
+                    rng=shared.rng,
+                )
         finally:
             self._busy = False
         self._at.leave_lane("compacted")
@@ -207,7 +216,8 @@ class Conversation:
         if self._busy or at.request is None:
             return  # asked again when the turn is over
         if at.calls and not self.store and self._chain.asked:
-            self._migration.begin(self._shared.fields(at.request, store=False), at.request.model)
+            fields = self._shared.fields(at.request, store=False)
+            self._migration.begin(fields, at.request.model, self.ticket)
         else:
             self._shared.pool.let_go(at.hold, why="rotated")
 

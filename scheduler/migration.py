@@ -10,8 +10,10 @@ Theory of operation
     move is given up, to be made after the turn. Only when the old lane is gone does it wait, because the move has
     had a start on the replay that it would have to make itself.
 
-    Moves are polite (they take no lane that another conversation is hot on) and few at a time. A conversation that
-    is stored needs none, and one that has its answer may never come back: they just give up the lane.
+    Moves are polite (they take no lane that another conversation is hot on) and few at a time. They cost tokens, so
+    they are admitted like turns, but never at the expense of one: a move that finds no slot free is given up. A
+    conversation that is stored needs none, and one that has its answer may never come back: they just give up the
+    lane.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ from pool.pool import Pool
 from pool.slots import Hold
 from pool.stats.recorder import Histogram
 from pool.wire.events import Encoded, ResponseCreate
+from scheduler.admission.shell import Admission
+from scheduler.admission.ticket import Ticket
 from scheduler.chain import Chain
-from scheduler.outcome import failure_of
+from scheduler.outcome import failure_of, usage_of
 
 log = logging.getLogger("warmline.scheduler")
 
@@ -38,6 +42,7 @@ class Movers:
     """What all moves of one scheduler share."""
 
     pool: Pool
+    admission: Admission
     at_once: trio.CapacityLimiter
     took: Histogram  # s, those that were made
     made: int = field(default=0, init=False)
@@ -62,13 +67,14 @@ class Migration:
     _over: trio.Event = field(factory=trio.Event, init=False)
     _fields: Encoded | None = field(default=None, init=False)
     _model: str = field(default="", init=False)
+    _ticket: Ticket | None = field(default=None, init=False)
     _reading: bool = field(default=False, init=False)  # the server has the transcript, or is being sent it
 
-    def begin(self, fields: Encoded, model: str) -> None:
+    def begin(self, fields: Encoded, model: str, ticket: Ticket) -> None:
         """Move while nobody waits; `fields` and `model` are those of the last turn's request."""
         if self._scope is None:
             self._scope, self._over = trio.CancelScope(), trio.Event()
-            self._fields, self._model = fields, model
+            self._fields, self._model, self._ticket = fields, model, ticket
             self.movers.pool.spawn(self._run, name=f"move of {self.name}")
 
     async def make_way(self, *, needed: bool) -> None:
@@ -86,16 +92,17 @@ class Migration:
     async def _run(self) -> None:
         assert self._scope is not None
         assert self._fields is not None
-        movers, began = self.movers, trio.current_time()
+        movers, began, made = self.movers, trio.current_time(), False
         self._note("begins")
         try:
             with self._scope:
                 async with movers.at_once:
-                    await self._move(self._fields)
-                movers.made += 1
-                movers.took.record(trio.current_time() - began)
-                self._note("made")
-            if self._scope.cancelled_caught:
+                    made = await self._move(self._fields)
+                if made:
+                    movers.made += 1
+                    movers.took.record(trio.current_time() - began)
+                    self._note("made")
+            if not made:
                 movers.given_up += 1
                 self._note("given up")
         except PoolError as error:
@@ -110,18 +117,25 @@ class Migration:
         if self.movers.pool.tap is not None:
             self.movers.pool.tap.note("move", conv=self.name, state=state, **facts)
 
-    async def _move(self, fields: Encoded) -> None:
-        hold = Hold(self.name)
+    async def _move(self, fields: Encoded) -> bool:
+        """Make the move; False: there was no slot for it."""
+        assert self._ticket is not None
+        movers, hold = self.movers, Hold(self.name)
         holder = f"{self.name} (moving)"
-        async with self.movers.pool.lease(hold, polite=True, holder=holder, model=self._model) as lease:
-            self._reading = True
-            create = ResponseCreate(input=self.chain.asked, generate=False, fields=fields)
-            exchange = await lease.send(create)
-            finished = await exchange.result()
-        failure = failure_of(finished)
-        if failure is not None:
-            self.movers.pool.let_go(hold)
-            raise failure
+        async with movers.pool.lease(hold, polite=True, holder=holder, model=self._model) as lease:
+            with movers.admission.beside(self._ticket, model=self._model, cost=self.chain.tokens) as slot:
+                if slot is None:
+                    return False
+                self._reading = True
+                create = ResponseCreate(input=self.chain.asked, generate=False, fields=fields)
+                exchange = await lease.send(create)
+                finished = await exchange.result()
+                failure = failure_of(finished)
+                if failure is not None:
+                    movers.pool.let_go(hold)
+                    raise failure
+                slot.used(usage_of(finished.response))
         assert finished.response_id is not None
         self.chain.warmed(finished.response_id)
         self.arrived(hold)
+        return True

@@ -43,7 +43,8 @@ class Shared:
         self.budget = ReplayBudget(self.settings.replay_budget)
         self.recorder = TurnRecorder(self.budget)
         self.ways = Ways(self.pool, self.http, self.settings.transport, self.estimates)
-        self.movers = Movers(self.pool, trio.CapacityLimiter(self.settings.moves), self.recorder.migration)
+        limiter = trio.CapacityLimiter(self.settings.moves)
+        self.movers = Movers(self.pool, self.admission, limiter, self.recorder.migration)
 
     def fields(self, request: TurnRequest, *, store: bool) -> Encoded:
         """Return what every create of this request says."""

@@ -155,16 +155,23 @@ class Gate:
             AdmissionQueueFull: too many wait already.
         """
         share = slot.share
-        # Who waits for other kinds could not use a slot that is free.
-        if slot.kind not in self._queue.active and len(self.in_flight) < self.capacity() and not share.full:
-            kind = self._kind(slot.kind)
-            if kind.ready_at(slot.cost, now) <= now:
-                self._grant(slot, kind, now)
-                return self._settle(now) if share.parked else []
+        if self.spare(slot, now=now):
+            return self._settle(now) if share.parked else []
         self._check_room(share)
         slot.queued = True
         self._queue.push(slot)
         return self._settle(now)
+
+    def spare(self, slot: Slot, *, now: float) -> bool:
+        """Grant a slot if one is free that nobody waits for; say whether there was."""
+        # Who waits for other kinds could not use a slot that is free.
+        if slot.kind in self._queue.active or len(self.in_flight) >= self.capacity() or slot.share.full:
+            return False
+        kind = self._kind(slot.kind)
+        if kind.ready_at(slot.cost, now) > now:
+            return False
+        self._grant(slot, kind, now)
+        return True
 
     def withdraw(self, slot: Slot, *, now: float) -> list[Slot]:
         """Somebody stopped waiting, perhaps after it was granted what it never saw."""

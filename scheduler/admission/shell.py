@@ -119,8 +119,12 @@ class TurnSlot(_Waiting):
 
     def completed(self, usage: Usage) -> None:
         """The turn has completed, and this is what it used."""
-        self._usage = usage
+        self.used(usage)
         self.ticket.turns += 1
+
+    def used(self, usage: Usage) -> None:
+        """What it was asked for has succeeded, and used so much. Also for what is no turn but costs like one."""
+        self._usage = usage
 
     async def __aenter__(self) -> TurnSlot:
         # Not always a checkpoint, unlike the rest of this project: when nothing is limited, the microseconds that
@@ -278,6 +282,23 @@ class Admission:
             ticket=ticket,
             admission=self,
         )
+
+    @contextmanager
+    def beside(self, ticket: Ticket, *, model: str, cost: int) -> Iterator[TurnSlot | None]:
+        """Give a slot for the length of the block if one is free that nobody waits for; None: there is none.
+
+        For what may be left undone. It waits for nothing, so it may already hold a lane.
+        """
+        slot = self.turn(ticket, model=model, cost=cost)
+        if not self._turns.gate.spare(slot, now=slot.since):
+            yield None
+            return
+        try:
+            yield slot
+        except BaseException as error:
+            self.end_turn(slot, slot._usage, error)
+            raise
+        self.end_turn(slot, slot._usage, None)
 
     def ask_turn(self, slot: TurnSlot) -> _Line:
         """Ask for a turn's slot. For `TurnSlot` alone."""

@@ -14,9 +14,11 @@ from pool.emulator import EmulatorSettings, Latency
 from pool.errors import ConnectionLost, DialFailed, RemoteProtocolError, ResponseFailed
 from pool.settings import PoolSettings
 from pool.wire.codec import from_json, to_json
-from scheduler.chain import Chain, encode_input
+from scheduler.admission.shell import Admission
+from scheduler.admission.tenant import Budget
+from scheduler.chain import Chain, Past, encode_input
 from scheduler.compaction import compact
-from scheduler.errors import CallsUnanswered, ConversationBusy
+from scheduler.errors import CallsUnanswered, ConversationBusy, DeadlineExceeded
 from scheduler.settings import SchedulerSettings
 from scheduler.turns import TurnRequest
 from tests.support.http import Scripted, answer, http_client
@@ -135,6 +137,24 @@ async def test_a_failure_changes_nothing(autojump_clock: MockClock) -> None:
         assert reasons(one)[-1] == "hot"
 
 
+async def test_it_is_admitted_like_a_turn(autojump_clock: MockClock) -> None:
+    """A budget of two requests a minute: the turn and the compaction use it up, and the next one waits."""
+    settings = SchedulerSettings(budgets={"emulated": Budget(requests_per_minute=2)})
+    async with both_ways(settings=settings) as w:
+        one = w.scheduler.conversation()
+        await take(one, "hello")
+        began = trio.current_time()
+        await one.compact(asking())
+        assert trio.current_time() < began + 1.0
+        await one.compact(asking())
+        assert trio.current_time() >= began + 59.0
+        assert w.scheduler.admission.stats().in_flight == 0
+        late = w.scheduler.conversation(deadline=10.0, past=Past(items=one.transcript))
+        await one.compact(asking())
+        with pytest.raises(DeadlineExceeded, match="refused"):
+            await late.compact(asking())
+
+
 class Unjittered(random.Random):
     """Always the longest wait."""
 
@@ -153,14 +173,19 @@ def a_chain() -> Chain:
 async def asked(*answers: bytes, request: TurnRequest | None = None) -> tuple[Chain, Scripted]:
     """Compact a chain on a server that answers like this."""
     chain, server = a_chain(), Scripted(list(answers))
+    settings = SchedulerSettings(attempts=3, ambiguous="fail")
+    admission = Admission(settings)
+    ticket = admission.ticket()
     async with http_client(server, settings=PoolSettings()) as (client, _):
         await compact(
             chain,
             request or TurnRequest(model="m", instructions="Be brief."),
             client,
-            settings=SchedulerSettings(attempts=3, ambiguous="fail"),
+            admit=lambda: admission.turn(ticket, model="m", cost=chain.tokens),
+            settings=settings,
             rng=Unjittered(),
         )
+        assert admission.stats().in_flight == 0
     return chain, server
 
 

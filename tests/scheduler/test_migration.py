@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from pool.emulator import EmulatorSettings, Latency
 from pool.settings import Lanes, PoolSettings
+from scheduler.admission.tenant import Budget
 from scheduler.settings import SchedulerSettings
 from tests.support.world import World, asking, outputs, take, world
 
@@ -126,6 +127,48 @@ async def test_a_turn_does_not_wait_for_a_move_that_waits_for_a_lane(autojump_cl
             turn = await take((ada, bob)[lost], outputs(turns[lost]), request)
         assert turn.placement.reason == "replay:lost"
         assert w.scheduler.stats().moves["given_up"] == 1
+
+
+async def test_a_move_is_charged_to_its_budget_and_made_only_if_that_allows_it(
+    autojump_clock: MockClock,
+) -> None:
+    settings = UNFORGIVING.with_(budgets={"emulated": Budget(requests_per_minute=2)})
+    pool = PoolSettings(max_connections=2, min_idle=0)
+    async with world(server=SINGLE, settings=settings, pool=pool) as w:
+        conversation, request = w.scheduler.conversation(), asking("calls=3 deltas=1")
+        turn = await take(conversation, "word " * 400, request)
+        await trio.aclose_forcefully(w.network.servers[-1])
+        await trio.sleep(20.0)
+        assert w.scheduler.stats().moves["made"] == 1
+        await trio.aclose_forcefully(w.network.servers[-1])
+        await trio.sleep(20.0)
+        assert w.scheduler.stats().moves == {"made": 1, "given_up": 1, "failed": 0}
+        await trio.sleep(60.0)
+        turn = await take(conversation, outputs(turn), request)
+        assert turn.placement.reason == "replay:lost"
+        w.assert_quiet()
+        assert w.scheduler.admission.stats().in_flight == 0
+
+
+async def test_no_move_waits_for_a_slot(autojump_clock: MockClock) -> None:
+    """One slot, which a turn has that waits for the one lane there is: whoever waits for both would wait for ever."""
+    settings = UNFORGIVING.with_(max_in_flight=1)
+    async with world(server=SINGLE, settings=settings, pool=PoolSettings(max_connections=1)) as w:
+        ada, bob = w.scheduler.conversation(), w.scheduler.conversation()
+        request = asking("calls=3 deltas=1")
+        turn = await take(ada, "word " * 400, request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, bob, "word " * 400, request)
+            await trio.sleep(0.1)
+            w.pool.rotate()
+            with trio.fail_after(60.0):
+                turn = await take(ada, outputs(turn), request)
+                await take(ada, outputs(turn), request)
+        ada.close()
+        bob.close()
+        await trio.sleep(60.0)
+        w.assert_quiet()
+        assert w.scheduler.admission.stats().in_flight == 0
 
 
 async def test_who_has_its_answer_does_not_move(autojump_clock: MockClock) -> None:
