@@ -17,6 +17,7 @@ import os
 import stat
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import IO
 
 from attrs import define, evolve, field
@@ -63,6 +64,12 @@ class Writer:
     def __attrs_post_init__(self) -> None:
         self._file = _open(self.path)
         self._rotates = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        try:
+            self._begin()  # a disk that is full already is better told now
+        except OSError as error:
+            with suppress(OSError):
+                self._file.close()
+            raise OSError(error.errno, error.strerror, self.path) from None
 
     def start(self, header: Header) -> None:
         """Begin: the header is known now."""
@@ -88,15 +95,13 @@ class Writer:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
-        elif not self._dead:
-            self._guarded(self._begin)
         try:
             self._file.close()
         except OSError as error:
             self._die(error)
 
     def _run(self) -> None:
-        self._guarded(self._begin)
+        self._guarded(self._begin_again)
         while not self._dead:
             self._wake.wait(INTERVAL)
             self._wake.clear()
@@ -123,6 +128,12 @@ class Writer:
         self._file.write(head)
         self._file.flush()
         self._size = len(head)
+
+    def _begin_again(self) -> None:
+        if self._rotates:  # what it began with did not know the time
+            self._file.seek(0)
+            self._file.truncate()
+            self._begin()
 
     def _drain(self) -> None:
         lines: list[bytes] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -88,28 +89,30 @@ def test_contents_are_bounded_by_their_size(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_ends_the_trace_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    one = writer(Path("/dev/full"))
-    with caplog.at_level(logging.WARNING, "warmline.trace"):
-        one.start(HEADER)
-        for number in range(10_000):
-            one.put(fact(number))
-        one.close()
-        one.put(fact(0))
-    (warning,) = caplog.messages
-    assert warning == "/dev/full: No space left on device; the trace ends here, all else goes on"
+def test_a_disk_that_is_full_already_is_told_at_once() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"), open_trace("/dev/full"):
+        pass
+    assert watching.get() is None
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_what_is_traced_goes_on_when_the_disk_is_full() -> None:
+def test_a_disk_that_becomes_full_ends_the_trace_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     ended: list[str] = []
 
     async def scene(w: World) -> None:
         await loops(2, script=lambda _: "calls=2")(w)
         ended.append("well")
 
-    record(Path("/dev/full"), scene)
-    assert ended == ["well"]
+    monkeypatch.setattr(Writer, "_write", full)
+    with caplog.at_level(logging.WARNING, "warmline.trace"):
+        path = record(tmp_path / "t", scene)
+    (warning,) = caplog.messages
+    assert warning == f"{path}: No space left on device; the trace ends here, all else goes on"
+    assert ended == ["well"], "what is traced goes on"
 
 
 def test_an_old_trace_is_replaced_with_both_its_parts(tmp_path: Path) -> None:
