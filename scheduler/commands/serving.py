@@ -93,7 +93,6 @@ def execute(
     )
     with logging_to(plan.display, verbose=debug) as notices:
         notices.muted = False
-        tune_collector()
         trio.run(_serve, plan, operator)
     return 0
 
@@ -139,6 +138,7 @@ async def _serve(plan: Plan, operator: Operating) -> None:
                 serve_gateway(gateway, listeners_of(sockets), tls=plan.tls)
             )
             await stack.enter_async_context(operator.serve(running))
+            tune_collector()
             greet(endpoint, running, plan.ring.policy)
             await until_stopped(signals, running, plan)
 

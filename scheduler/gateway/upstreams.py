@@ -1,8 +1,8 @@
 """The sockets behind the gateway: a scheduler with a pool of its own for every key that travels upstream.
 
 Theory of operation
-    Callers who bring their own keys share nothing. Those whom the gateway lends its own key share one scheduler, which
-    keeps fairness between them, each by its tenant; their conversations stay apart all the same (see `library`).
+    Callers who bring their own keys share nothing. Those whom the gateway lends its own key share one scheduler,
+    which keeps fairness between them, each by its tenant; their conversations stay apart all the same (`library`).
 
     An upstream is opened when a caller first asks for something, in a task of its own, and closed when nobody has
     used it for a while, or when there are too many and it is the one that was left alone for longest. While anybody
