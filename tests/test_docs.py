@@ -12,6 +12,8 @@ from pool.settings import PoolSettings
 from scheduler.admission.tenant import Budget, Tenant
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.settings import SchedulerSettings
+from scheduler.worker.queue import QueueSettings
+from scheduler.worker.settings import WorkerSettings
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -29,11 +31,13 @@ def table(document: str, heading: str) -> dict[str, str]:
             SchedulerSettings,
             [("conversations.md", "`SchedulerSettings`"), ("admission.md", "### `SchedulerSettings`")],
         ),
+        (WorkerSettings, [("worker.md", "### `WorkerSettings`")]),
+        (QueueSettings, [("worker.md", "### `QueueSettings`")]),
         (Tenant, [("admission.md", "### `Tenant`")]),
         (GatewaySettings, [("gateway.md", "`GatewaySettings`")]),
         (Budget, [("admission.md", "### `Budget`")]),
     ],
-    ids=["pool", "scheduler", "tenant", "gateway", "budget"],
+    ids=["pool", "scheduler", "worker", "queue", "tenant", "gateway", "budget"],
 )
 def test_each_setting_is_documented_with_its_default(settings: type, tables: list[tuple[str, str]]) -> None:
     def shown(value: object) -> str:

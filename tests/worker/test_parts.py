@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from scheduler.worker.queue import State
 from scheduler.worker.seal import Seal
 from scheduler.worker.service import named_agents
 from scheduler.worker.showing import span
+from scheduler.worker.supervisor import Supervisor
 from scheduler.worker.verdict import Verdict, delay_before, judge
 from tests.worker.desk import desk, job
 
@@ -224,3 +227,35 @@ async def test_hurried_it_hands_back_in_mid_turn(autojump_clock: object) -> None
         await trio.sleep(1)
         record = await d.queue.get("a")
         assert (record.state, record.strikes, record.steps) == (State.QUEUED, 0, 1)
+
+
+class TestSupervisor:
+    """Children that end in all manners; their own processes, but small ones."""
+
+    async def supervise(self, code: str, count: int = 1) -> tuple[int, list[str]]:
+        said: list[str] = []
+        supervisor = Supervisor([sys.executable, "-c", code], count, 1.0, said.append)
+        send, signals = trio.open_memory_channel[int](1)
+        with trio.fail_after(30):
+            async with send, signals:
+                return await supervisor.run(signals), said
+
+    async def test_all_end_well(self) -> None:
+        assert await self.supervise("pass", 2) == (0, [])
+
+    async def test_wrong_usage_ends_everything(self) -> None:
+        code = (
+            "import os, sys, time; os.environ['WARMLINE_WORK_CHILD'] == '0' and sys.exit(2); time.sleep(60)"
+        )
+        assert await self.supervise(code, 2) == (2, [])
+
+    async def test_one_that_dies_is_started_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scheduler.worker.supervisor.FIRST_DELAY", 0.01)
+        file = tmp_path / "lives"
+        code = "import os, sys; os.path.exists({0!r}) and sys.exit(0); open({0!r}, 'w'); sys.exit(75)"
+        assert await self.supervise(code.format(str(file))) == (
+            0,
+            ["worker 1 ended with status 75; started again in 0.01 s"],
+        )
