@@ -12,7 +12,8 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -62,7 +63,7 @@ class Core:
         """
         items = asked.items or ()
         try:
-            marks = [self._marks.of(item) for item in items]
+            marks: Sequence[Mark] = [self._marks.of(item) for item in items]
         except ValueError:
             raise invalid_type("input", "an array of objects", list(items)) from None
         point: Point | None
@@ -72,6 +73,7 @@ class Core:
             if point is None:
                 raise previous_response_not_found(asked.previous_response_id)
         else:
+            marks = self.library.resolved(caller.id, marks)
             point, covered = self.library.find(caller.id, asked.model, marks)
         head = start(caller.id, asked.model) if point is None else point.heads[0]
         return Place(point=point, head=head, items=items[covered:], marks=marks[covered:])
@@ -152,6 +154,7 @@ class Core:
             store=asked.stored,
             tokens=turn.usage.total_tokens,
             warm_up=asked.generate is False,
+            items=_by_id(turn.output, output) if asked.stored else {},
         )
         for gone in self.library.add(point):
             if gone.live is not None:
@@ -165,3 +168,8 @@ class Core:
             upstream.put(point, conversation)
         else:
             conversation.close()
+
+
+def _by_id(items: Sequence[Mapping[str, Any]], marks: Sequence[Mark]) -> dict[str, Mark]:
+    found = ((item.get("id"), one) for item, one in zip(items, marks, strict=True))
+    return {name: one for name, one in found if isinstance(name, str)}

@@ -21,7 +21,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -69,6 +69,7 @@ class Point:
     page: Page
     store: bool  # the server was to keep it
     tokens: int = 0  # of the context, as the server counted
+    items: Mapping[str, Mark] = field(factory=dict)  # of its output, by their ids: clients may refer to them
     warm_up: bool = False
     live: Any = field(
         default=None
@@ -85,6 +86,7 @@ class Library:
     evicted: int = field(default=0, init=False)
     _points: OrderedDict[tuple[str, str], Point] = field(factory=OrderedDict, init=False)  # oldest use first
     _heads: dict[bytes, list[Point]] = field(factory=dict, init=False)
+    _items: dict[tuple[str, str], Mark] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._points)
@@ -95,6 +97,15 @@ class Library:
     def by_id(self, owner: str, response_id: str) -> Point | None:
         """Return the point of a response of this caller."""
         return self._points.get((owner, response_id))
+
+    def resolved(self, owner: str, marks: Sequence[Mark]) -> Sequence[Mark]:
+        """Put the marks of items in the place of references to them, where they are known."""
+        if not any(one.refers_to for one in marks):
+            return marks
+        return [
+            self._items.get((owner, one.refers_to), one) if one.refers_to is not None else one
+            for one in marks
+        ]
 
     def find(self, owner: str, model: str, marks: Sequence[Mark]) -> tuple[Point | None, int]:
         """Return the latest point that a history goes on from, and how many of its items stand before that."""
@@ -126,6 +137,7 @@ class Library:
         if known is not None:  # a server that gives an id twice: the later one counts
             self.drop(known)
         self._points[point.owner, point.response_id] = point
+        self._items.update({(point.owner, name): one for name, one in point.items.items()})
         for head in point.heads:
             self._heads.setdefault(head, []).insert(0, point)
         self._hold(point.page)
@@ -146,6 +158,8 @@ class Library:
     def drop(self, point: Point) -> None:
         """Forget a point."""
         del self._points[point.owner, point.response_id]
+        for name in point.items:
+            self._items.pop((point.owner, name), None)
         for head in point.heads:
             found = self._heads[head]
             found.remove(point)

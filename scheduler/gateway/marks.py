@@ -10,6 +10,9 @@ Theory of operation
     does not count in the chain of marks; but where it is given it has to be the reasoning that belongs in that
     place. It is told by its encrypted content, or its id, or what it says, whichever there is, in that order.
 
+    A reference to an item that the server has stored has a mark of its own, and names the item, so that who knows
+    that can put its mark there.
+
     An item that does its work out of sight (a web search, a generated image) is told by its id as well: two searches
     may look alike and have found different things.
 
@@ -35,10 +38,11 @@ _KEPT = 50_000  # texts whose marks are remembered
 
 @frozen
 class Mark:
-    """The digest of an item; of reasoning, what it may be told by, the surest first."""
+    """The digest of an item; of reasoning, what it may be told by, the surest first; of a reference, to what."""
 
     digest: bytes
     evidence: tuple[bytes, ...] = ()
+    refers_to: str | None = None
 
 
 def digest(*parts: bytes) -> bytes:
@@ -50,7 +54,8 @@ def mark(item: Mapping[str, Any]) -> Mark:
     """Return the mark of one item."""
     if item.get("type") == "reasoning":
         return Mark(b"", tuple(_evidence(item)))
-    return Mark(digest(to_json(canonical(item))))
+    refers_to = item.get("id") if item.get("type") == "item_reference" else None
+    return Mark(digest(to_json(canonical(item))), refers_to=refers_to if isinstance(refers_to, str) else None)
 
 
 def canonical(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -325,3 +325,23 @@ async def test_single_lanes_do_as_well(autojump_clock: trio.abc.Clock) -> None:
             done = await take(client, history, stream=stream)
             history = [*history, *done["output"], user("more")]
         assert reasons(stage) == {"replay:new": 1, "hot": 2}
+
+
+async def test_references_to_stored_items_are_known_too(autojump_clock: trio.abc.Clock) -> None:
+    """As the Vercel AI SDK writes histories of what the server has stored."""
+    script: dict[str, Any] = {
+        "tools": [TOOL],
+        "metadata": {"emulator": "calls=2 reasoning=1"},
+        "store": True,
+    }
+    async with staged() as stage, web_client(stage) as client:
+        history: Items = [user("go")]
+        told: Items = [user("go")]
+        for _ in range(3):
+            done = (await client.create(input=told, **script)).json
+            assert done["metadata"]["context"] == context_digest(history)
+            history += [*done["output"], *outputs(done)]
+            told += [{"type": "item_reference", "id": item["id"]} for item in done["output"]] + outputs(done)
+        assert reasons(stage) == {"replay:new": 1, "hot": 2}
+        changed = [told[0], {"type": "item_reference", "id": "msg_unknown"}, user("more")]
+        assert (await client.create(input=changed, **script)).status == 404  # in the server's words
