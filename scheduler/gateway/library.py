@@ -29,8 +29,8 @@ from attrs import define, field
 from pool.wire.events import Encoded
 from scheduler.gateway.marks import Mark, digest
 
-POINT_SIZE = 1200  # bytes, about, of a point and its page beside their items
-ITEM_SIZE = 120  # likewise of an item
+POINT_SIZE = 1700  # bytes, about, of a point and its page beside their items (measured)
+ITEM_SIZE = 350  # likewise of an item beside its text
 
 
 @define(eq=False)
