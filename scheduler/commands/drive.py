@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import trio
@@ -21,8 +22,11 @@ from scheduler.fleet.progress import Progress
 from scheduler.fleet.report import FleetReport, Runs
 from scheduler.fleet.results import TaskResult
 from scheduler.fleet.source import TaskFile
+from scheduler.fleet.tasks import Task
 from scheduler.scheduler import Scheduler
+from scheduler.settings import SchedulerSettings
 from scheduler.telemetry.options import TelemetryChoice, open_telemetry
+from scheduler.transport import TransportSetting
 
 SYNC_INTERVAL = 5.0
 FAILURES_SHOWN = 5
@@ -40,6 +44,8 @@ class Flight:
     embedded: EmbeddedSettings
     connections: int | None
     concurrency: int
+    transport: TransportSetting = "auto"
+    tenant: str | None = None  # of tasks that name none
     grace: float
     telemetry: TelemetryChoice
     display: Display
@@ -49,6 +55,12 @@ class Flight:
     def at_once(self) -> int:
         """Runs at a time: no more than there are."""
         return min(self.concurrency, len(self.tasks) - self.skipped)
+
+    def left(self) -> Iterator[Task]:
+        """Yield the tasks that are not completed."""
+        for task in self.tasks:
+            if task.id not in self.journal.finished:
+                yield task if self.tenant is None or task.tenant else evolve(task, tenant=self.tenant)
 
     def pool_settings(self, endpoint: Endpoint) -> PoolSettings:
         """Without --connections: few where a connection has lanes, else one for each run, so that it stays hot."""
@@ -120,10 +132,11 @@ async def _fly(
             nursery.start_soon(_keep_safe, flight.journal)
 
     return await launch(
-        (task for task in flight.tasks if task.id not in flight.journal.finished),
+        flight.left(),
         flight.agent,
         endpoint,
         pool_settings=flight.pool_settings(endpoint),
+        settings=SchedulerSettings(transport=flight.transport),
         concurrency=flight.at_once,
         on_result=keep,
         attend=attend,

@@ -12,6 +12,7 @@ import trio
 from attrs import evolve
 
 from pool.wire.codec import to_json
+from scheduler.admission.tenant import check_name
 from scheduler.agent import Agent
 from scheduler.commands.display import open_display
 from scheduler.commands.drive import Flight, drive, nothing_to_do
@@ -27,6 +28,7 @@ from scheduler.fleet.report import plural
 from scheduler.fleet.source import TaskFile
 from scheduler.telemetry.options import TelemetryChoice
 from scheduler.telemetry.telemetry import check
+from scheduler.transport import TransportSetting
 
 INTERRUPTED = 128
 
@@ -41,6 +43,8 @@ def execute(
     store: bool | None,
     connections: int | None,
     concurrency: int,
+    transport: TransportSetting,
+    tenant: str | None,
     out: str | None,
     resume: bool,
     overwrite: bool,
@@ -55,6 +59,8 @@ def execute(
     What is cheap to check and likely to be wrong comes first; the results file comes last, so that nothing is
     created when something else is wrong.
     """
+    if tenant is not None:
+        check_name(tenant)
     endpoint = None if choice.embedded else choice.build()
     embedded = EmbeddedSettings(**emulator)
     if emulator:
@@ -84,6 +90,8 @@ def execute(
                 embedded=embedded,
                 connections=connections,
                 concurrency=concurrency,
+                transport=transport,
+                tenant=tenant,
                 grace=grace,
                 telemetry=telemetry,
                 display=display,

@@ -65,6 +65,16 @@ WARMLINE_RUN_CONNECTIONS=16 in the environment.
     help="Runs at a time.",
 )
 @click.option(
+    "--transport",
+    type=click.Choice(["auto", "websocket", "http"]),
+    default="auto",
+    show_default=True,
+    help="auto: sockets, and HTTP for what they cannot carry, while they are down, and for the shortest runs.",
+)
+@click.option(
+    "--tenant", metavar="NAME", help="On whose behalf: for tasks that name none.  [default: default]"
+)
+@click.option(
     "--out", metavar="FILE", help="Results, JSON Lines.  [default: TASKS.results.jsonl in the current folder]"
 )
 @click.option("--resume", is_flag=True, help="Append to FILE and skip the tasks that are completed in it.")

@@ -24,7 +24,7 @@ from pool.errors import SettingsError
 from pool.settings import Endpoint, PoolSettings
 from scheduler.agent import Agent
 from scheduler.errors import FleetHalted
-from scheduler.fleet.fleet import OnResult
+from scheduler.fleet.fleet import OnResult, check_listener
 from scheduler.fleet.journal import Journal, Mode
 from scheduler.fleet.launch import launch
 from scheduler.fleet.report import FleetReport
@@ -115,6 +115,7 @@ async def run_fleet_async(
     Under asyncio the fleet lives in a thread of its own: `tasks` is iterated there and tools run there (an `async`
     tool under trio), while `on_result` is called in the loop.
     """
+    check_listener(on_result)
     under_trio = running_library() == "trio"
     if on_result is not None and not under_trio:
         on_result = _in_loop(asyncio.get_running_loop(), on_result)
@@ -153,6 +154,7 @@ class _Job:
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.agent, Agent):
             raise SettingsError("agent", f"({type(self.agent).__name__})", "must be an Agent(model=...)")
+        check_listener(self.on_result)
         if self.resume and self.overwrite:
             raise SettingsError("resume", True, "excludes overwrite; choose one")
         if (self.resume or self.overwrite) and self.out is None:

@@ -16,6 +16,7 @@ Theory of operation
 from __future__ import annotations
 
 import enum
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
@@ -33,6 +34,14 @@ from scheduler.scheduler import Scheduler
 from scheduler.turns import Usage
 
 OnResult = Callable[[TaskResult], None]
+
+
+def check_listener(on_result: object) -> None:
+    """Raise `SettingsError` when this cannot be given results."""
+    if on_result is not None and not callable(on_result):
+        raise SettingsError("on_result", on_result, "must be a function that takes one TaskResult")
+    if inspect.iscoroutinefunction(on_result):
+        raise SettingsError("on_result", on_result, "must be a plain function: it is called, and not awaited")
 
 
 class Phase(enum.IntEnum):
@@ -96,11 +105,13 @@ class Fleet:
         Cancelled from outside, it still hands over a `cancelled` result for each run that had started.
 
         Raises:
+            SettingsError: `on_result` cannot be called with a result.
             FleetHalted: the endpoint refuses every run; those that met it have no result.
             TaskError: a task is malformed. Earlier tasks may have run.
         """
         if self._scope is not None:
             raise RuntimeError("a Fleet runs once; make another one")
+        check_listener(on_result)
         source = as_tasks(tasks)
         self._advance(Phase.RUNNING)
         try:
@@ -162,6 +173,7 @@ class Fleet:
                 await self._attempt(task, run, on_result)
             finally:
                 del self._running[task.id]
+                self._account(run)
 
     async def _attempt(self, task: Task, run: Run, on_result: OnResult | None) -> None:
         conversation = self.scheduler.conversation(name=task.id, store=self.agent.store)
@@ -192,7 +204,7 @@ class Fleet:
             conversation.close()
 
     def _hand_over(self, result: TaskResult, on_result: OnResult | None) -> None:
-        """Count a result and pass it on. Sync, so that no cancellation can come in between and lose it."""
+        """Pass a result on and count its outcome. Sync, so that no cancellation can come in between and lose it."""
         if on_result is not None:
             try:
                 on_result(result)
@@ -200,9 +212,12 @@ class Fleet:
                 self._break_off(error)
                 return
         self._outcomes[result.outcome] += 1
-        self._turns.update(turn.kind for turn in result.placements)
-        self._tools.update(executed=result.tools_executed, failed=result.tools_failed)
-        self._usage += result.usage
+
+    def _account(self, run: Run) -> None:
+        """Count what a run has done, whatever came of it."""
+        self._turns.update(turn.kind for turn in run.placements)
+        self._tools.update(executed=run.tools_executed, failed=run.tools_failed)
+        self._usage += run.usage
 
     def _halt(self, cause: Exception) -> None:
         """The endpoint refuses everybody: no use in starting more."""

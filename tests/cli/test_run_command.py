@@ -15,6 +15,7 @@ from attrs import frozen
 
 from pool.wire.codec import from_json
 from scheduler import cli
+from scheduler.agent import Agent
 from scheduler.commands import failures
 from scheduler.commands.embedded import EmbeddedSettings, EmulatorFailed, embedded_emulator, serve
 from scheduler.errors import FleetHalted
@@ -347,3 +348,31 @@ async def test_serving_begins_with_a_line_and_ends_with_the_pipe() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await ours.send_eof()
     await serve(theirs, theirs)
+
+
+@pytest.mark.parametrize(("transport", "over_http"), [("http", True), ("websocket", False)])
+def test_the_transport_can_be_chosen(run: Any, transport: str, over_http: bool) -> None:
+    ran = run("--transport", transport, "--json")
+    assert ran.status == 0
+    reasons = set(ran.json["placements"])
+    assert (reasons == {"http:setting"}) == over_http
+    assert (ran.json["connections"]["opened"] == 0) == over_http
+
+
+def test_a_tenant_is_for_tasks_that_name_none(
+    run: Any, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    seen: list[str | None] = []
+    original = Agent.run
+
+    async def watched(*args: Any, **options: Any) -> Any:
+        seen.append(options["tenant"])
+        return await original(*args, **options)
+
+    monkeypatch.setattr(Agent, "run", watched)
+    (folder / "tasks.jsonl").write_text('"one"\n{"input": "two", "tenant": "mine"}\n')
+    assert run("--tenant", "batch").status == 0
+    assert sorted(filter(None, seen)) == ["batch", "mine"]
+    ran = run("--tenant", " ", "--overwrite")
+    assert ran.status == 2
+    assert "tenant" in ran.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -167,6 +168,34 @@ async def test_an_endpoint_that_refuses_everybody_halts_it(autojump_clock: trio.
     # t3 and t4 have no result: it was not their fault; t5 ran beside them and may finish.
     assert sorted(result.id for result in results) == ["t0", "t1", "t2", "t5"]
     assert fleet.counts().failed == 0
+
+
+async def test_what_a_run_did_before_it_met_the_fault_counts(autojump_clock: trio.testing.MockClock) -> None:
+    async def calls_then_fails(name: str, given: Given) -> Turn:
+        await trio.sleep(1)
+        if given == "x":
+            return a_turn("", call("look"))
+        raise DialFailed("401 Unauthorized", status=401, hopeless=True)
+
+    fleet, _ = a_fleet(calls_then_fails, concurrency=2, agent=Agent(model="m", tools=[look]))
+    with pytest.raises(FleetHalted):
+        await fleet.run(tasks(2))
+    counts = fleet.counts()
+    assert (counts.ended, counts.running) == (0, 0)
+    assert (counts.turns, counts.tools_executed) == (2, 2)
+    assert counts.usage.total_tokens > 0
+
+
+async def _later(result: TaskResult) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("wrong", ["results.jsonl", [], _later], ids=["text", "list", "async"])
+async def test_what_cannot_take_results_is_said_first(wrong: Any) -> None:
+    fleet, scheduler = a_fleet(second, concurrency=2)
+    with pytest.raises(SettingsError, match="on_result"):
+        await fleet.run(tasks(2), on_result=wrong)
+    assert scheduler.made == []
 
 
 async def test_a_result_that_cannot_be_kept_ends_it(autojump_clock: trio.testing.MockClock) -> None:

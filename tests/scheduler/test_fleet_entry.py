@@ -111,6 +111,14 @@ def test_what_is_no_agent_is_said_before_anything_is_opened(endpoint: Endpoint) 
         run_fleet(["one"], wrong, endpoint=endpoint)
 
 
+def test_what_cannot_take_results_is_said_before_anything_is_opened(endpoint: Endpoint) -> None:
+    wrong: Any = "results.jsonl"
+    with pytest.raises(SettingsError, match=r"on_result = 'results\.jsonl': must be a function"):
+        run_fleet(["one"], AGENT, endpoint=endpoint, on_result=wrong)
+    with pytest.raises(SettingsError, match="on_result"):
+        asyncio.run(run_fleet_async(["one"], AGENT, endpoint=endpoint, on_result=wrong))
+
+
 def test_over_http_alone_no_socket_has_to_open(endpoint: Endpoint) -> None:
     deaf = endpoint.with_(url=endpoint.url + "/elsewhere")
     report = run_fleet(["one"], AGENT, endpoint=deaf, settings=SchedulerSettings(transport="http"))
