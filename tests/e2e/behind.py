@@ -37,6 +37,7 @@ class Behind:
     emulator: Emulator
     reasons: Counter[str] = field(factory=Counter, init=False)  # how turns were placed
     retries: Counter[str] = field(factory=Counter, init=False)
+    rotated: int = field(default=0, init=False)  # sockets upstream
 
     @property
     def url(self) -> str:
@@ -54,11 +55,17 @@ class Behind:
             stats = scheduler.stats()
             self.reasons.update(stats.placements)
             self.retries.update(stats.retries)
+            self.rotated += stats.pool.rotated
 
 
 @contextmanager
-def behind_gateway(faults: str = "", *, seed: int = 1, script: str = "") -> Iterator[Behind]:
-    """Serve both; at the end nothing may be left over, and nothing may have crashed."""
+def behind_gateway(
+    faults: str = "", *, seed: int = 1, script: str = "", rotate_every: float | None = None
+) -> Iterator[Behind]:
+    """Serve both; at the end nothing may be left over, and nothing may have crashed.
+
+    `rotate_every`: so many seconds all sockets upstream are replaced.
+    """
     ready = threading.Event()
     found: list[tuple[Behind, trio.lowlevel.TrioToken, trio.Event]] = []
     left: list[object] = []
@@ -80,7 +87,11 @@ def behind_gateway(faults: str = "", *, seed: int = 1, script: str = "") -> Iter
             async with serve_gateway(gateway, listeners) as running:
                 found.append((Behind(running, emulator.emulator), trio.lowlevel.current_trio_token(), over))
                 ready.set()
-                await over.wait()
+                while not over.is_set():
+                    with trio.move_on_after(rotate_every or float("inf")):
+                        await over.wait()
+                    for scheduler in upstreams.sources.values():
+                        scheduler.pool.rotate()
                 cut = await running.stop(5)
                 found[0][0].count()
                 for scheduler in upstreams.sources.values():
