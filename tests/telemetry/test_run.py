@@ -24,7 +24,7 @@ from scheduler import Agent, tool
 def look(where: str) -> str:
     "Look."
     if url := os.environ.get("METRICS"):
-        return urllib.request.urlopen(url, timeout=10).read().decode()
+        return urllib.request.urlopen(url, timeout=60).read().decode()
     return f"seen {where}"
 
 agent = Agent(model="gpt-test", tools=[look])
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(capsys: pytest.CaptureFixture[str], url: str) -> Any:
     def call(*args: str) -> tuple[int, str, str]:
         path = list(sys.path)
-        status = cli.invoke(["run", "tasks.jsonl", "--agent", "mine.py:agent", "--url", url, *args])
+        status = cli.invoke(["run", "tasks.jsonl", "--agent", "mine.py:agent", "--url", url, "-q", *args])
         sys.path[:] = path
         sys.modules.pop("warmline_agent_mine", None)
         captured = capsys.readouterr()
