@@ -21,6 +21,12 @@ PURE = [
     ),
     *(Path(f"pool/{name}.py") for name in ("errors", "settings", "retry_after")),
     *(Path(f"pool/stats/{name}.py") for name in ("buckets", "encoding", "distribution", "rules", "snapshot")),
+    Path("pool/stats/view.py"),
+    Path("scheduler/admission/view.py"),
+    *(
+        Path(f"scheduler/dashboard/{name}.py")
+        for name in ("access", "feed", "frame", "history", "terminal", "verdict")
+    ),
     *(Path(f"scheduler/telemetry/{name}.py") for name in ("address", "intervals", "tags", "hlog_format")),
 ]
 IMPURE_MODULES = ("trio", "time", "socket", "asyncio", "threading", "subprocess")

@@ -168,7 +168,7 @@ def _rotation(pool: PoolView) -> Iterator[Notice]:
     if going and not pool.stopped:
         are = plural(going, "connection is", "connections are")
         yield Notice(
-            level="note", kind="rotating", text=f"{are} being replaced or closed, without a turn noticing."
+            level="note", kind="rotating", text=f"{are} being replaced or closed while their turns go on."
         )
 
 

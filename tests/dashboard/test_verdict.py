@@ -110,7 +110,7 @@ def test_what_is_no_trouble_is_said_below_the_headline() -> None:
     ]
     assert said(waiting(busy_lanes=1))[1] == "note: 3 waiters, each for a certain lane or a fresh one."
     assert said(pool(connections=conns(open=3, leaving=1, draining=1)))[1] == (
-        "note: 2 connections are being replaced or closed, without a turn noticing."
+        "note: 2 connections are being replaced or closed while their turns go on."
     )
     assert said(pool(stopped=True))[1] == "note: The pool is closing: it grants no lanes any more."
 

@@ -175,11 +175,11 @@ function figures() {
   figure("waiting", n(waiting), "", waiting ? [f.waiting && `${n(f.waiting)} for lanes`, f.held_back && `${n(f.held_back)} for admission`].filter(Boolean).join(", ") + longest : "nobody",
     { alarm: waiting ? "warn" : "" });
   figure("hot", f.returning_recent ? percent(f.hot_recent, f.returning_recent) : "–", "",
-    f.returning_recent ? `of ${plural(f.returning_recent, "returning turn")} of late` : "no returning turn of late",
+    f.returning_recent ? `of ${plural(f.returning_recent, "returning turn")}` : "no returning turn of late",
     { share: f.returning_recent ? f.hot_recent / f.returning_recent : 0 });
   const rate = f.recent_seconds ? (f.turns_recent * 60) / f.recent_seconds : 0;
   figure("rate", n(Math.round(rate)), "", `${n(f.turns)} so far`);
-  figure("turn", f.turns ? seconds(f.p50[2]) : "–", "", f.turns ? `p99 ${seconds(f.p99[2])}, of all so far` : "none has ended yet");
+  figure("turn", f.turns ? seconds(f.p50[2]) : "–", "", f.turns ? `p99 ${seconds(f.p99[2])}, so far` : "none has ended yet");
   const other = [[f.dialing, "dialling"], [f.leaving, "moving out"], [f.draining, "draining"]].filter(([count]) => count);
   const lost = f.lost ? [`${n(f.lost)} lost so far`] : [];
   figure("open", n(f.open), `of ${n(frame.pool.max)}`, [...other.map(([count, what]) => `${n(count)} ${what}`), ...lost].join(", ") || "none lost",
