@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := @$(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench bench-full format clean
 
 demo: $(VENV)/.base
 	$(BIN)/warmline run examples/tasks.jsonl --agent examples/files.py:agent --endpoint emulator \
@@ -20,15 +20,17 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m bench.turn
-	$(BIN)/python -m bench.idle
+	$(BIN)/python -m bench
+
+bench-full: $(VENV)/.bench
+	$(BIN)/python -m bench --full
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-results.jsonl
+	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-results.jsonl
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "warmline needs Python 3.11 or newer; say which with: make PYTHON=python3.11")'

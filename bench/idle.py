@@ -16,12 +16,15 @@ from pathlib import Path
 
 import trio
 
+from bench.compare import Target
 from bench.machine import allow_files, describe
 from bench.server import emulator
+from bench.tls import trust
 from pool.pool import Pool, open_pool
 from pool.settings import Endpoint, Lanes, PoolSettings
 
 KEEPALIVE = 4.0  # seconds of silence before a ping; shorter than the default, to see many pings soon
+MOST = 25.0  # kB a plain idle socket
 PING = 10  # bytes of a ping frame: header 2, mask 4, payload 4
 SPARE_FILES = 200
 
@@ -31,15 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.idle")
     parser.add_argument("--sockets", type=int, default=2000, help="how many (default 2000)")
     parser.add_argument("--watch", type=float, default=12.0, help="seconds to leave them alone (default 12)")
+    parser.add_argument("--tls", action="store_true", help="encrypted")
     arguments = parser.parse_args()
     sockets: int = arguments.sockets
     allow_files(sockets + SPARE_FILES)
     print(describe())
-    with emulator("--lanes", "single") as url:
-        trio.run(_measure, url, sockets, arguments.watch)
+    with trust() as trusted:
+        options = trusted.options if arguments.tls else ()
+        with emulator("--lanes", "single", *options) as url:
+            trio.run(_measure, url, sockets, arguments.watch, trusted.ca if arguments.tls else None)
 
 
-async def _measure(url: str, sockets: int, watch: float) -> None:
+async def _measure(url: str, sockets: int, watch: float, ca_file: str | None) -> None:
     endpoint = Endpoint.emulator(url, lanes=Lanes.single())
     settings = PoolSettings(
         max_connections=sockets,
@@ -48,6 +54,7 @@ async def _measure(url: str, sockets: int, watch: float) -> None:
         dial_rate=1e6,  # the emulator is ours: no pacing
         dial_burst=sockets,
         keepalive_interval=KEEPALIVE,
+        ca_file=ca_file,
     )
     memory, cpu, started = _memory(), time.process_time(), trio.current_time()
     async with open_pool(endpoint, settings) as pool:
@@ -55,7 +62,10 @@ async def _measure(url: str, sockets: int, watch: float) -> None:
         cpu, seconds = time.process_time() - cpu, trio.current_time() - started
         print(f"\n{sockets} sockets open in {seconds:.1f} s")
         print(f"  CPU of a dial       {cpu / sockets * 1e6:8.0f} microseconds")
-        print(f"  memory of a socket  {(_memory() - memory) / sockets / 1024:8.1f} KiB")
+        kib = (_memory() - memory) / sockets / 1024
+        print(f"  memory of a socket  {kib:8.1f} KiB")
+        if ca_file is None:
+            print(Target("memory of a socket", kib * 1.024, MOST, unit=" kB"))
         sent, cpu = pool.stats().bytes_sent, time.process_time()
         await trio.sleep(watch)
         cpu = time.process_time() - cpu

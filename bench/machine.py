@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# What the lines of `describe` begin with
+HEADER = ("machine   ", "python    ", "packages  ", "commit    ", "load      ")
 PACKAGES = ("trio", "trio-websocket", "wsproto", "msgspec", "attrs", "openai", "pydantic", "websockets")
 
 

@@ -1,0 +1,143 @@
+"""All benchmarks, one after the other: `python -m bench` (short) or `python -m bench --full`.
+
+Each is a program of its own, and can be run alone; what it prints is shown as it comes. With `--full` everything goes
+into `bench/RESULTS.md`, under the command that made it. A missed target is told, and is no failure: a busy machine
+can miss any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from bench.machine import HEADER, ROOT, describe
+
+RESULTS = ROOT / "bench" / "RESULTS.md"
+
+
+@frozen
+class Scenario:
+    """A question, and the benchmark that answers it: quickly, and at length. None: not in the short suite."""
+
+    title: str
+    module: str
+    short: Sequence[str] | None
+    full: Sequence[str]
+
+
+SCENARIOS = (
+    Scenario(
+        "What a turn costs the client",
+        "turn",
+        ("--runs", "20", "--repeat", "2", "--peers", "warmline,bare,sdk_socket,sdk_http"),
+        ("--runs", "1,20,200", "--repeat", "4"),
+    ),
+    Scenario("A task of two turns", "turn", None, ("--runs", "20", "--turns", "2", "--repeat", "4")),
+    Scenario(
+        "The same, from a server that takes its time",
+        "turn",
+        None,
+        (
+            "--runs",
+            "1,20",
+            "--pace",
+            "0.002",
+            "--repeat",
+            "2",
+            "--peers",
+            "warmline,bare,sdk_socket,sdk_http",
+        ),
+    ),
+    Scenario(
+        "A whole run, against HTTP",
+        "journey",
+        ("--rtt", "20", "--calls", "2,20", "--repeat", "1"),
+        ("--repeat", "2"),
+    ),
+    Scenario(
+        "Many runs over few sockets",
+        "fanout",
+        ("--runs", "200", "--sockets", "16,64", "--lanes", "multi", "--peers", "sdk_lanes"),
+        (),
+    ),
+    Scenario("Streamed events", "events", ("--streams", "100,400", "--seconds", "3"), ()),
+    Scenario("Idle sockets", "idle", ("--sockets", "1000", "--watch", "6"), ("--sockets", "10000")),
+    Scenario("Idle sockets, TLS", "idle", None, ("--sockets", "2000", "--tls")),
+    Scenario("An acquire", "acquire", ("--connections", "10,1000"), ()),
+    Scenario("An acquire, multi-lane", "acquire", None, ("--lanes", "multi", "--connections", "10,100,1000")),
+    Scenario("Rotation and loss", "disturbance", ("--repeat", "1", "--turns", "10"), ()),
+    Scenario("Big messages", "bulk", (), ("--times", "20")),
+    Scenario("Placement when lanes are scarce", "placement", None, ("--tokens", "50000")),
+    Scenario("What recording costs", "recording", ("--laps", "4"), ()),
+    Scenario("The gateway", "gateway", None, ()),
+    Scenario("The queue", "worker", None, ()),
+)
+
+
+def main() -> None:
+    """Run them."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench")
+    parser.add_argument("--full", action="store_true", help="at length, and write bench/RESULTS.md")
+    parser.add_argument("--only", metavar="MODULE", action="append", help="this one (again: and that one)")
+    arguments = parser.parse_args()
+    known = {scenario.module for scenario in SCENARIOS}
+    if unknown := set(arguments.only or ()) - known:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    machine = describe()
+    print(machine)
+    told: list[str] = []
+    for scenario in SCENARIOS:
+        options = scenario.full if arguments.full else scenario.short
+        if options is None or (arguments.only and scenario.module not in arguments.only):
+            continue
+        told.append(_run(scenario, options))
+    if arguments.full and not arguments.only:
+        _write(RESULTS, machine, told)
+        print(f"\nwritten to {RESULTS.relative_to(ROOT)}")
+
+
+def _run(scenario: Scenario, options: Sequence[str]) -> str:
+    command = " ".join(("python -m", f"bench.{scenario.module}", *options))
+    print(f"\n== {scenario.title}: {command}\n", flush=True)
+    started, lines = time.perf_counter(), list[str]()
+    argv = [sys.executable, "-m", f"bench.{scenario.module}", *options]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.startswith(HEADER):
+                print(line, end="", flush=True)
+                lines.append(line)
+    if process.returncode:
+        lines.append(f"\nended with status {process.returncode}\n")
+    minutes = (time.perf_counter() - started) / 60
+    said = "".join(lines).strip("\n")
+    return f"## {scenario.title}\n\n`{command}` ({minutes:.1f} min)\n\n{_marked(said)}\n"
+
+
+def _marked(text: str) -> str:
+    """Return what a benchmark printed as Markdown: its tables as they are, the rest line by line."""
+    return "\n".join(line if not line or line.startswith("|") else f"{line}  " for line in text.splitlines())
+
+
+def _write(path: Path, machine: str, told: Sequence[str]) -> None:
+    targets = [line.strip() for text in told for line in text.splitlines() if line.startswith("target: ")]
+    missed = [line for line in targets if line.endswith("MISSED")]
+    path.write_text(
+        "# Results\n\nMade by `make bench-full`. Method, peers and limits: "
+        "[docs/benchmarks.md](../docs/benchmarks.md).\n\n"
+        f"```\n{machine}\n```\n\n"
+        f"{len(targets) - len(missed)} of {len(targets)} targets met."
+        + "".join(f"\n- {line.removeprefix('target: ')}" for line in missed)
+        + "\n\n"
+        + "\n".join(told)
+    )
+
+
+if __name__ == "__main__":
+    main()
