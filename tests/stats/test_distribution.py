@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import struct
 import time
+import zlib
 
 import pytest
 from hdrh.histogram import HdrHistogram
@@ -127,6 +129,39 @@ GOOD = Distribution.of_seconds([0.001, 1.0, 3000.0]).encode()
     ],
 )
 def test_what_is_no_histogram_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Distribution.decode(text)
+
+
+def packed(
+    *, cookie: int = 0x1C849313, length: int = 3, offset: int = 0, digits: int = 3, counts: bytes = b"\2\2\2"
+) -> str:
+    """Return a histogram that is well-formed but for what is said."""
+    inner = struct.pack(">IIIIQQd", cookie, length, offset, digits, 1, HOUR, 1.0) + counts
+    data = zlib.compress(inner)
+    return base64.b64encode(struct.pack(">II", 0x1C849314, len(data)) + data).decode()
+
+
+def test_a_histogram_packed_by_hand() -> None:
+    assert Distribution.decode(packed()).buckets == ((0, 1), (1, 1), (2, 1))
+    assert Distribution.decode(packed(counts=b"\5\2", length=2)).buckets == (
+        (3, 1),
+    )  # three empty ones first
+    assert HdrHistogram.decode(packed()).get_total_count() == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (packed(cookie=7), "its inner header is not that of a histogram"),
+        (packed(length=4), "its inner header is not that of a histogram"),
+        (packed(offset=1), "it has offset 1"),
+        (packed(digits=9), "it has offset 0, 9 digits"),
+        (packed(counts=b"\2\2\x80"), "its last count is cut off"),
+        (packed(counts=b"\2\2\2" + bytes(5_000_000)), "cut off, or too big"),
+    ],
+)
+def test_what_is_packed_wrong_is_refused(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Distribution.decode(text)
 
