@@ -112,7 +112,9 @@ class PoolView:
     waiting: int
     waiters: tuple[WaiterView, ...]  # the first of them, in order
     busy_lanes: int
-    usable_lanes: int  # in flight at a time on the open connections, at most
+    usable_lanes: (
+        int  # what the open connections carry at a time, and what those that end still have in flight
+    )
     losses: tuple[LossView, ...]  # of late, the latest first
     paused: bool
     stopped: bool
@@ -126,7 +128,7 @@ class PoolView:
 def view_of(roster: Roster, losses: Iterable[LossView], *, now: float) -> PoolView:
     """Return the picture of a roster."""
     ledger, settings, cap = roster.ledger, roster.settings, roster.endpoint.max_age
-    carrying = (*ledger.open, *ledger.leaving)
+    going = (*ledger.leaving, *ledger.conns[ConnState.DRAINING])
     return PoolView(
         now=now,
         endpoint=roster.endpoint.name,
@@ -140,7 +142,8 @@ def view_of(roster: Roster, losses: Iterable[LossView], *, now: float) -> PoolVi
         waiting=len(roster.waiters),
         waiters=tuple(_waiter_view(waiter) for waiter in islice(roster.waiters, WAITERS_SHOWN)),
         busy_lanes=sum(len(conn.busy) for conns in ledger.conns.values() for conn in conns),
-        usable_lanes=sum(conn.in_flight_limit for conn in carrying),
+        usable_lanes=sum(conn.in_flight_limit for conn in ledger.open)
+        + sum(len(conn.busy) for conn in going),
         losses=tuple(losses),
         paused=roster.paused,
         stopped=roster.stopped,

@@ -75,7 +75,7 @@ class _Source:
         self.history.add(
             stats,
             busy=pool.leased_lanes,
-            usable=(pool.open + pool.leaving) * each,
+            usable=max(pool.open * each, pool.leased_lanes),
             waiting=pool.waiting + admission.waiting,
             now=now,
         )
