@@ -12,7 +12,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -25,7 +25,7 @@ from scheduler.conversation import Conversation
 from scheduler.gateway.asked import Asked
 from scheduler.gateway.keys import Caller
 from scheduler.gateway.library import Library, Page, Point, start, walk
-from scheduler.gateway.marks import Mark, Marks, mark
+from scheduler.gateway.marks import Mark, Marks, digest, mark
 from scheduler.gateway.upstreams import Upstream, Upstreams
 from scheduler.turns import Turn
 
@@ -78,8 +78,17 @@ class Core:
         head = start(caller.id, asked.model) if point is None else point.heads[0]
         return Place(point=point, head=head, items=items[covered:], marks=marks[covered:])
 
-    async def turn(self, caller: Caller, asked: Asked, *, hear: OnEvents | None = None) -> Turn:
+    async def turn(
+        self,
+        caller: Caller,
+        asked: Asked,
+        *,
+        hear: OnEvents | None = None,
+        began: Callable[[Conversation], None] | None = None,
+    ) -> Turn:
         """Take a turn for a client; `hear` is given the server's events as they come, and `Restarted`.
+
+        `began` is given the conversation that takes it, which may be steered until the turn is over.
 
         Raises:
             Refused: the gateway does not remember the parent, or has too many callers.
@@ -96,6 +105,8 @@ class Core:
                 self._busy[point] = upstream, conversation
             done: Point | None = None
             self.running.add(conversation)
+            if began is not None:
+                began(conversation)
             try:
                 turn = await conversation.turn(list(place.items), asked.request(), on_events=hear)
                 same = conversation.generation == generation
@@ -143,6 +154,9 @@ class Core:
             short, more = walk(start(caller.id, asked.model), output[cut:])
             heads.append(short)
             evidence |= more
+        if turn.steers:
+            # Between its input and its output stands what was said meanwhile: no history of a client's has that.
+            heads = [digest(head, turn.response_id.encode())]
         before = place.point.page if place.point is not None and known is not None else None
         page = Page(before, tuple(conversation.encoded[known or 0 :]), frozenset(evidence))
         point = Point(

@@ -76,6 +76,8 @@ class Holding:
             self.last_words = event
             return
         if isinstance(event, ResponseStarted):
+            if self.response is not None and self.response.get("id") != event.response_id:
+                self._items.clear()  # the successor of a response that was steered
             self.response = event.payload["response"]
         elif isinstance(event, OutputItemDone):
             self._items[event.output_index] = event.item

@@ -12,18 +12,19 @@ Theory of operation
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pool.errors import PoolError
 from pool.websocket import WebSocket
 from pool.wire.codec import to_json
-from pool.wire.events import Encoded, ResponseCreate, ResponseStarted, ServerEvent
+from pool.wire.events import Encoded, ResponseCreate, ResponseStarted, ServerEvent, SteerEvent
 from pool.wire.refusal import Refused, previous_response_not_found
-from scheduler.errors import SchedulerError
+from scheduler.conversation import Conversation
+from scheduler.errors import SchedulerError, SteerRefused
 from scheduler.gateway.asked import Asked, read_create
 from scheduler.gateway.core import Core
 from scheduler.gateway.errors import UpstreamRefused, refused
@@ -34,6 +35,8 @@ from scheduler.outcome import failure_of, usage_of
 
 log = logging.getLogger("warmline.gateway")
 
+SERVERS_WORDS = 0.1  # s, for a refusal that the scheduler has heard to come through the queue of events
+
 
 class Connection(Protocol):
     """What a turn needs of the connection that it is told on."""
@@ -43,7 +46,7 @@ class Connection(Protocol):
     ws: WebSocket
     caller: Caller
 
-    def began(self, response_id: str, lane: str | None) -> None:
+    def began(self, response_id: str, turn: SocketTurn) -> None:
         """A response is running."""
         ...
 
@@ -61,6 +64,9 @@ class SocketTurn:
     _voice: Voice = field(factory=Voice, init=False)
     _holding: Holding = field(factory=Holding, init=False)
     _id: str | None = field(default=None, init=False)  # of the response that the client has seen begin
+    _conversation: Conversation | None = field(default=None, init=False)
+    _steer_failed: trio.Event = field(factory=trio.Event, init=False)  # the server has said so
+    _said: object = field(default="", init=False)  # by the client, to steer
     _number: int = field(default=-1, init=False)  # of the last event
 
     async def take(self, text: bytes) -> None:
@@ -92,7 +98,7 @@ class SocketTurn:
                 param="background",
             )
         if asked.plain is None and (parent is None or session.core.remembers(session.caller, parent)):
-            turn = await session.core.turn(session.caller, asked, hear=self._hear)
+            turn = await session.core.turn(session.caller, asked, hear=self._hear, began=self._began)
             return turn.usage.total_tokens
         if parent is not None and (not asked.stored or asked.generate is False):
             raise previous_response_not_found(parent)
@@ -122,6 +128,27 @@ class SocketTurn:
             raise failure
         return usage_of(finished.response).total_tokens
 
+    def _began(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    async def steer(self, event: Mapping[str, Any]) -> None:
+        """Pass on what the client says to this response. Raises `SocketEnded`."""
+        self._steer_failed, self._said = trio.Event(), event["input"]
+        try:
+            if self._conversation is None:
+                raise SteerRefused("steering_not_supported", "This response cannot be steered.")
+            await self._conversation.steer(event["input"])
+        except SteerRefused as error:
+            # The server's refusal comes as an event of the response, too; one of the scheduler's own does not.
+            with trio.move_on_after(SERVERS_WORDS):
+                await self._steer_failed.wait()
+            if not self._steer_failed.is_set():
+                code = error.code or "steering_not_supported"
+                self.session.ws.post(to_json(steer_failed(event, code, error.message, self.lane)))
+        except PoolError as error:
+            failed = steer_failed(event, "invalid_input", str(error), self.lane)
+            self.session.ws.post(to_json(failed))
+
     async def _hear(self, events: Sequence[ServerEvent]) -> None:
         await self._tell(self._holding.take(events))
 
@@ -129,10 +156,16 @@ class SocketTurn:
         post, text = self.session.ws.post, self._voice.text
         for event in events:
             if isinstance(event, ResponseStarted) and event.response_id != self._id:
-                if self._id is not None:
+                if self._id is not None:  # the successor of a response that was steered
                     self.session.over(self._id)
+                    self._voice = evolve(self._voice, parent=self._id)
+                    text = self._voice.text
                 self._id = event.response_id
-                self.session.began(self._id, self.lane)
+                self.session.began(self._id, self)
+            elif isinstance(event, SteerEvent) and event.type == "response.steer.failed":
+                self._steer_failed.set()
+                steer = {**event.payload.get("steer", {}), "input": self._said}
+                event = evolve(event, payload={**event.payload, "steer": steer}, text="")
             post(text(event))
         if events:
             number = events[-1].payload.get("sequence_number")
@@ -160,3 +193,17 @@ class SocketTurn:
         ws = self.session.ws
         ws.post(self._voice.broken_off(self._holding.partial, self._number + 1, message))
         await ws.room()
+
+
+def steer_failed(event: Mapping[str, Any], code: str, message: str, lane: str | None) -> dict[str, Any]:
+    """Return the event that says that steering input was not taken; it gives the input back."""
+    failed: dict[str, Any] = {
+        "type": "response.steer.failed",
+        "sequence_number": 0,
+        "steer": {
+            "input": "" if event.get("input") is None else event["input"],
+            "previous_response_id": str(event.get("previous_response_id") or ""),
+        },
+        "error": {"type": "invalid_request_error", "code": code, "message": message},
+    }
+    return failed if lane is None else {**failed, "stream_id": lane}

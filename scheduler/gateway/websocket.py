@@ -34,7 +34,7 @@ from pool.wire.steer import SteerRefused, check_steer
 from scheduler.gateway.core import Core
 from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.settings import GatewaySettings
-from scheduler.gateway.telling import SocketTurn
+from scheduler.gateway.telling import SocketTurn, steer_failed
 
 log = logging.getLogger("warmline.gateway")
 
@@ -87,7 +87,7 @@ class SocketSession:
     stopping: trio.Event  # the gateway stops: no new turns, and an end between two
     lanes: LaneBook[_Create] = field(init=False)
     turns: int = field(default=0, init=False)  # that were begun
-    _running: dict[str, str | None] = field(factory=dict, init=False)  # lanes, by the ids of their responses
+    _running: dict[str, SocketTurn] = field(factory=dict, init=False)  # by the ids of their responses
     _ended: dict[str, None] = field(factory=dict, init=False)
     _waiting: int = field(default=0, init=False)  # bytes of creates that have not ended
     _fewer: trio.Event = field(factory=trio.Event, init=False)  # some have
@@ -169,9 +169,9 @@ class SocketSession:
         if self.stopping.is_set() and not self.lanes.running:
             self._end(GOING_AWAY, "the gateway restarts")
 
-    def began(self, response_id: str, lane: str | None) -> None:
+    def began(self, response_id: str, turn: SocketTurn) -> None:
         """A response is running: it may be steered."""
-        self._running[response_id] = lane
+        self._running[response_id] = turn
 
     def over(self, response_id: str) -> None:
         """A response has ended."""
@@ -181,27 +181,27 @@ class SocketSession:
                 del self._ended[next(iter(self._ended))]
 
     def _steer(self, event: dict[str, Any]) -> None:
-        """Refuse steering: a turn upstream is taken whole."""
+        """Pass steering input on to the response that it is for."""
         target = event.get("previous_response_id")
-        lane = self._running.get(target) if isinstance(target, str) else None
+        turn = self._running.get(target) if isinstance(target, str) else None
         try:
             name, _ = check_steer(event)
-            if name in self._running:
-                raise SteerRefused("steering_not_supported", "Steering is not supported by this gateway.")
-            if name in self._ended:
+            if turn is not None:
+                self._nursery.start_soon(self._pass_on, turn, event)
+            elif name in self._ended:
                 raise SteerRefused("response_already_completed", f"Response '{name}' has already completed.")
-            raise SteerRefused(
-                "response_not_found", f"Response '{name}' is not available on this connection."
-            )
+            else:
+                raise SteerRefused(
+                    "response_not_found", f"Response '{name}' is not available on this connection."
+                )
         except SteerRefused as error:
-            given = "" if event.get("input") is None else event["input"]
-            failed = {
-                "type": "response.steer.failed",
-                "sequence_number": 0,
-                "steer": {"input": given, "previous_response_id": str(target or "")},
-                "error": {"type": "invalid_request_error", "code": error.code, "message": error.message},
-            }
-            self._say(failed if lane is None else {**failed, "stream_id": lane})
+            self._say(steer_failed(event, error.code, error.message, None if turn is None else turn.lane))
+
+    async def _pass_on(self, turn: SocketTurn, event: dict[str, Any]) -> None:
+        try:
+            await turn.steer(event)
+        except SocketEnded:
+            await trio.lowlevel.checkpoint()
 
     def _say(self, event: dict[str, Any]) -> None:
         self.ws.post(to_json(event))
