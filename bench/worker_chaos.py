@@ -1,9 +1,10 @@
 """Worker processes that are killed again and again: `python -m bench.worker_chaos --help`.
 
-Some workers do many jobs from one queue, of any engine, against one emulator. Every second one of them is killed with
-SIGKILL and another started in its place. At the end every job must have exactly one result, every transcript must be
-what the model was shown (its last answer ends with the digest of that), and a tool may have run twice for one call
-only if it was running, or its result was on the way to the queue, when its worker was killed.
+Some workers do many jobs from one queue, of any engine, against one emulator. Every second one of those at work is
+killed with SIGKILL and another started in its place, unless it is the last. At the end every job must have exactly one
+result, every transcript must be what the model was shown (its last answer ends with the digest of that), and a tool may
+have run twice for one call only if it was running, or its result was on the way to the queue, when its worker was
+killed.
 
 The time lost to a kill is how long a job of the dead worker's was nobody's: from the kill until it was taken back.
 """
@@ -116,9 +117,9 @@ class Hell:
             )
         )
 
-    def kill(self) -> None:
-        """Kill one of those that are at work (or one, if none is yet), and start another."""
-        victim = self.rng.choice(self.workers)
+    def kill(self, at_work: set[int]) -> None:
+        """Kill one of those that are at work, by process id, and start another."""
+        victim = self.rng.choice([worker for worker in self.workers if worker.pid in at_work])
         self.workers.remove(victim)
         victim.send_signal(signal.SIGKILL)
         self.killed[victim.pid] = time.time()
@@ -163,7 +164,7 @@ async def unleash(
                 await _until(queue, lambda counts: counts.running > 0)
                 began = trio.current_time()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_kill_on, hell)
+                    nursery.start_soon(_kill_on, hell, queue)
                     nursery.start_soon(_watch, hell, queue)
                     if disturb is not None:
                         after = (chaos.disturb_after or 0.5) * chaos.jobs
@@ -188,10 +189,14 @@ async def _disturb(queue: Queue, after: float, disturb: Callable[[], Awaitable[N
     await disturb()
 
 
-async def _kill_on(hell: Hell) -> None:
+async def _kill_on(hell: Hell, queue: Queue) -> None:
+    """Kill one a second; but the last that is at work is left alone, or a slow machine would never get anywhere."""
     while True:
         await trio.sleep(hell.chaos.kill_every)
-        hell.kill()
+        hired = {worker.pid for worker in hell.workers}
+        at_work = {worker.pid for worker in await insist(queue.workers)} & hired
+        if len(at_work) > 1:
+            hell.kill(at_work)
 
 
 async def _watch(hell: Hell, queue: Queue) -> None:

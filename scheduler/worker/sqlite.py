@@ -2,8 +2,9 @@
 
 Theory of operation
     One connection a process, used by one thread at a time (SQLite's calls block, so they are made in a worker
-    thread, behind a limiter of 1). Every method is one `BEGIN IMMEDIATE` transaction, or one read: the write lock is
-    taken first, so what was checked still holds when it is acted upon. WAL lets readers and the one writer be.
+    thread, behind a limiter of 1). Every method is one read, or a write in a `BEGIN IMMEDIATE` transaction, which it
+    may share (see `sqlite_group`): the write lock is taken first, so what was checked still holds when it is acted
+    upon. WAL lets readers and the one writer be.
 
     What must survive a power cut is synced (`put`, `finish`, `fail`, `drop`, `retry`: synchronous=FULL); steps and
     leases are only written, which survives any death of processes. In WAL mode a power cut loses the last of them and
@@ -38,6 +39,7 @@ from scheduler.worker.queue import (
     Step,
     WorkerInfo,
 )
+from scheduler.worker.sqlite_group import Group
 from scheduler.worker.sqlite_schema import prepare
 from scheduler.worker.sqlite_store import Store
 
@@ -131,8 +133,12 @@ class SqliteQueue:
     settings: QueueSettings
     _store: Store
     _thread: trio.CapacityLimiter = field(factory=partial(trio.CapacityLimiter, 1), init=False)
+    _group: Group = field(init=False)
     _seen: int = field(default=-1, init=False)  # SQLite's counter of others' changes, when last looked at
     _woken: trio.Event = field(factory=trio.Event, init=False)  # by a change of our own
+
+    def __attrs_post_init__(self) -> None:
+        self._group = Group(self._store.connection, self._in_thread)
 
     async def put(self, jobs: Sequence[Job]) -> list[Receipt]:
         receipts = await self._write_synced(Store.put, jobs)
@@ -207,19 +213,23 @@ class SqliteQueue:
 
     async def _read(self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         call = partial(method, self._store, *args, **kwargs)
-        return await self._in_thread(partial(self._transact, call, "BEGIN"))
+        return await self._in_thread(partial(self._look, call))
 
     async def _write(
         self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        call = partial(method, self._store, *args, **kwargs)
-        return await self._in_thread(partial(self._transact, call, "BEGIN IMMEDIATE"))
+        return await self._grouped(partial(method, self._store, *args, **kwargs), synced=False)
 
     async def _write_synced(
         self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        call = partial(method, self._store, *args, **kwargs)
-        return await self._in_thread(partial(self._synced, partial(self._transact, call, "BEGIN IMMEDIATE")))
+        return await self._grouped(partial(method, self._store, *args, **kwargs), synced=True)
+
+    async def _grouped(self, call: Callable[[], R], *, synced: bool) -> R:
+        try:
+            return await self._group.write(call, synced=synced)
+        except sqlite3.Error as error:
+            raise _translated(self.name, error) from error
 
     async def _in_thread(self, call: Callable[[], R]) -> R:
         try:
@@ -227,22 +237,11 @@ class SqliteQueue:
         except sqlite3.Error as error:
             raise _translated(self.name, error) from error
 
-    def _transact(self, call: Callable[[], R], begin: str) -> R:
+    def _look(self, call: Callable[[], R]) -> R:
+        """Read what was there at one moment. In the thread."""
         connection = self._store.connection
-        connection.execute(begin)
-        try:
-            result = call()
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # SQLite has rolled it back already when, say, the disk was full
-                connection.execute("ROLLBACK")
-            raise
-        return result
-
-    def _synced(self, call: Callable[[], R]) -> R:
-        connection = self._store.connection
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN")
         try:
             return call()
         finally:
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("COMMIT")
