@@ -13,15 +13,17 @@ from pool.slots import BUSY, CONN_MOVES, LANE_MOVES, Conn, ConnState, Hold, Lane
 class Shelf:
     """The idle lanes that could be leased now, in lists; one mover keeps them.
 
-    Those on `leaving` are only for the conversations that are hot on them, and do not count.
+    Those on `leaving` are only for the conversations that are hot on them, and do not count. Those of the free that
+    are on roomy connections are in `roomy` as well, so that finding one costs the same in a pool of any size.
     """
 
-    __slots__ = ("free", "held", "leaving")
+    __slots__ = ("free", "held", "leaving", "roomy")
 
     def __init__(self) -> None:
         self.free: dict[
             Lane, None
         ] = {}  # last in, first out: keeps few connections busy and lets the rest age out
+        self.roomy: dict[Lane, None] = {}
         self.held: dict[Lane, None] = {}
         self.leaving: dict[Lane, None] = {}
 
@@ -31,6 +33,7 @@ class Shelf:
     def put(self, lane: Lane) -> None:
         """Shelve an idle lane of a grantable connection, or take one away that no longer is."""
         self.free.pop(lane, None)
+        self.roomy.pop(lane, None)
         self.held.pop(lane, None)
         self.leaving.pop(lane, None)
         if not lane.conn.has_room:
@@ -38,6 +41,8 @@ class Shelf:
         if lane.conn.state is ConnState.OPEN:
             if lane.state is LaneState.FREE:
                 self.free[lane] = None
+                if lane.conn.roomy:
+                    self.roomy[lane] = None
             elif lane.state is LaneState.HELD:
                 self.held[lane] = None
         elif lane.conn.state is ConnState.LEAVING and lane.state is LaneState.HELD:
@@ -124,13 +129,22 @@ class Ledger:
     def claim(self, lane: Lane, hold: Hold) -> None:
         """A hold's conversation will be hot on this lane; nobody else is."""
         hold.lane, lane.hold = lane, hold
-        lane.conn.claimed.add(lane)
+        conn, was_roomy = lane.conn, lane.conn.roomy
+        conn.claimed.add(lane)
+        if was_roomy and not conn.roomy:
+            for other in conn.lanes:
+                self.shelf.roomy.pop(other, None)
 
     def forget(self, lane: Lane, why: str) -> None:
         """Nobody is hot on this lane any more."""
         if lane.hold is not None:
             lane.hold.lane, lane.hold.lost, lane.hold = None, why, None
-            lane.conn.claimed.discard(lane)
+            conn, was_roomy = lane.conn, lane.conn.roomy
+            conn.claimed.discard(lane)
+            if conn.roomy and not was_roomy:
+                for other in conn.lanes:
+                    if other in self.shelf.free:
+                        self.shelf.roomy[other] = None
 
     def vacate(self, lane: Lane, why: str, *, now: float) -> None:
         """Nobody is hot on this lane any more, so an idle one is free."""

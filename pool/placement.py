@@ -51,18 +51,11 @@ class Ladder:
             for lane in near.conn.lanes:
                 if lane.state is LaneState.FREE:
                     return lane
-        crowded: Lane | None = None
-        unbound: Lane | None = None
-        for lane in reversed(shelf.free):
-            if not lane.conn.serves(model):
-                continue
-            if lane.conn.model != model:
-                unbound = unbound or lane
-            elif lane.conn.roomy:
-                return lane
-            else:
-                crowded = crowded or lane
-        return unbound or crowded
+        if model is None:
+            return next(reversed(shelf.roomy or shelf.free), None)
+        # Few connections, each with few lanes: a look at all of them.
+        free = [lane for lane in reversed(shelf.free) if lane.conn.serves(model)]
+        return next((lane for lane in free if lane.conn.model == model), free[0] if free else None)
 
     def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
         """Return the lane that was idle longest."""

@@ -65,7 +65,7 @@ class Serving:
                 1 for one in self._tied if one.hold and one.hold.lane and one.hold.lane.conn is crowded
             )
             expected = self._lease / crowded.in_flight_limit * (ahead + 1)
-            elsewhere = growing or any(lane.conn.roomy for lane in self.ledger.shelf.free)
+            elsewhere = growing or bool(self.ledger.shelf.roomy)
             patience = self.placement.patience(waiter, expected=expected, elsewhere=elsewhere)
             if patience > 0:
                 self._tied[waiter] = now + patience

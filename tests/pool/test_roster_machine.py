@@ -340,10 +340,16 @@ class RosterMachine(RuleBasedStateMachine):
             lane = hold.lane
             assert lane is None or (lane.hold is hold and lane.conn.state is not ConnState.CLOSED)
         for conn in self.all:
+            assert conn.claimed == {lane for lane in conn.lanes if lane.hold is not None}
             for lane in conn.lanes:
                 assert lane.hold is None or lane.hold.lane is lane
                 if conn.state is not ConnState.CLOSED and lane.state is not LaneState.LEASED:
                     assert (lane.hold is not None) is (lane.state is LaneState.HELD)
+
+    @invariant()
+    def free_lanes_with_room_are_apart(self) -> None:
+        shelf = self.roster.ledger.shelf
+        assert set(shelf.roomy) == {lane for lane in shelf.free if lane.conn.roomy}
 
     @invariant()
     def every_connection_is_where_its_state_says(self) -> None:
