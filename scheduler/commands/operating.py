@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -18,11 +20,12 @@ from pool.errors import SettingsError
 from scheduler.gateway.admin import Admin, serve_admin
 from scheduler.gateway.config import Config
 from scheduler.gateway.listening import default_admin_path, is_loopback
-from scheduler.gateway.operator import ready, take_over, where_of
+from scheduler.gateway.operator import answers, ready, take_over, where_of
 from scheduler.gateway.reload import Reload
 from scheduler.gateway.server import RunningGateway
 
 NONE = "none"
+log = logging.getLogger("warmline.gateway")
 
 
 @define(eq=False, kw_only=True)
@@ -85,10 +88,28 @@ class Operating:
             reload=Reload(self.config, self.parameters, running.gateway),
             token=None if self.admin_token is None else Secret(self.admin_token),
         )
-        async with serve_admin(admin, where):
+        if isinstance(where, str) and self._other is None and await answers(where):
+            raise SettingsError(
+                "admin",
+                where,
+                "another gateway answers there; take its place with --takeover, or name another path",
+            )
+        async with serve_admin(admin, where), trio.open_nursery() as nursery:
+            nursery.start_soon(_reload_on_hangup, admin)
             if self._other is not None:
                 await ready(self._other)
             yield
+            nursery.cancel_scope.cancel()
+
+
+async def _reload_on_hangup(admin: Admin) -> None:
+    assert admin.reload is not None
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            try:
+                log.warning("%s", admin.reload())
+            except SettingsError as error:
+                log.warning("not reloaded: %s", error)
 
 
 def shown(value: Any) -> str | int | float | bool | None:

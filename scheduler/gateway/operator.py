@@ -91,6 +91,16 @@ async def take_over(path: str) -> tuple[list[socket.socket], trio.SocketStream] 
         raise
 
 
+async def answers(path: str) -> bool:
+    """Return whether a gateway has its admin socket there."""
+    try:
+        stream = await trio.open_unix_socket(path)
+    except (OSError, RuntimeError):
+        return False
+    await trio.aclose_forcefully(stream)
+    return True
+
+
 async def ready(stream: trio.SocketStream) -> None:
     """Say that the sockets are served here now."""
     async with stream:
