@@ -1,10 +1,10 @@
 """Worker processes that are killed again and again: `python -m bench.worker_chaos --help`.
 
 Some workers do many jobs from one queue, of any engine, against one emulator. Every second one of those at work is
-killed with SIGKILL and another started in its place, unless it is the last. At the end every job must have exactly one
-result, every transcript must be what the model was shown (its last answer ends with the digest of that), and a tool may
-have run twice for one call only if it was running, or its result was on the way to the queue, when its worker was
-killed.
+killed with SIGKILL and another started in its place, unless it is the last. At the end every job must have exactly
+one result, every transcript must be what the model was shown (its last answer ends with the digest of that), and a
+tool may have run twice for one call only if it was running, or its result was on the way to the queue, when its
+worker was killed.
 
 The time lost to a kill is how long a job of the dead worker's was nobody's: from the kill until it was taken back.
 """
