@@ -28,11 +28,19 @@ PURE = [
         for name in ("access", "feed", "frame", "history", "terminal", "verdict")
     ),
     *(Path(f"scheduler/telemetry/{name}.py") for name in ("address", "intervals", "tags", "hlog_format")),
+    *(
+        Path(f"scheduler/capacity/{name}.py")
+        for name in (
+            *("units", "variate", "load", "scenario", "tally", "queueing", "talk", "moves", "past"),
+            *("search", "plan", "whatif", "text", "facts", "page"),
+        )
+    ),
 ]
 IMPURE_MODULES = ("trio", "time", "socket", "asyncio", "threading", "subprocess")
 
 # A library that is dangerous, slow to import or easy to misuse has one place.
 ONLY_IN = {
+    "matplotlib": ("scheduler/capacity/charts.py",),
     "msgspec": ("pool/wire/codec.py", "scheduler/tools/schema.py"),
     "cattrs": ("pool/wire/codec.py",),
     "json": (),

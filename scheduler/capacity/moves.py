@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from pool.slots import ConnState, Hold, Waiter
-from scheduler.capacity.scenario import MODEL
 
 if TYPE_CHECKING:
-    from scheduler.capacity.simulation import Simulation, Talk
+    from scheduler.capacity.simulation import Simulation
+    from scheduler.capacity.talk import Talk
 
 
 class MoveState(enum.Enum):
@@ -28,12 +28,12 @@ class MoveState(enum.Enum):
     OVER = "over"
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Move(Waiter):
     """One move, and its claim on the new lane."""
 
-    talk: Talk | None = None
-    state: MoveState = MoveState.QUEUED
+    talk: Talk
+    state: MoveState = field(default=MoveState.QUEUED, init=False)
 
 
 @define(eq=False)
@@ -49,13 +49,13 @@ class Moves:
         """Its lane is about to go, or has gone: find another."""
         if talk.move is not None:
             return
-        move = talk.move = Move(Hold(), polite=True)
-        move.talk = talk
+        move = talk.move = Move(hold=Hold(), polite=True, talk=talk)
         self._queue.append(move)
         self._next()
 
     def make_way(self, talk: Talk) -> bool:
         """Its turn begins. Return whether it need not wait for the move."""
+        assert talk.move is not None
         if talk.hold.lane is None and talk.move.state is MoveState.READING:
             talk.stuck = True
             return False
@@ -75,6 +75,7 @@ class Moves:
         if move.state is MoveState.WAITING:
             sim.apply(sim.roster.withdraw(move, now=sim.now))
         else:
+            assert move.lane is not None
             # The response runs on; the lane is good again when it has ended.
             sim.apply(sim.roster.release(move.lane, keep=False, fouled=True, now=sim.now))
         self._end(move)
@@ -82,7 +83,6 @@ class Moves:
     def granted(self, move: Move) -> None:
         """There is a lane: let the server read."""
         sim, talk = self.sim, move.talk
-        assert talk is not None
         assert move.lane is not None
         move.state = MoveState.READING
         sim.flying[move.lane] = move
@@ -93,7 +93,6 @@ class Moves:
     def failed(self, move: Move) -> None:
         """Its new connection was lost, or there is none to be had."""
         talk = move.talk
-        assert talk is not None
         if move.state is MoveState.OVER:
             return
         talk.move = None
@@ -102,7 +101,6 @@ class Moves:
 
     def _read(self, move: Move) -> None:
         sim, talk, lane = self.sim, move.talk, move.lane
-        assert talk is not None
         assert lane is not None
         if sim.flying.get(lane) is not move:
             return  # lost meanwhile
@@ -120,7 +118,6 @@ class Moves:
         talk.hold, new.worth, new.gap = new, old.worth, old.gap
         new.on_leave, old.on_leave = old.on_leave, None
         sim.apply(sim.roster.let_go(old, "moved", now=sim.now))
-        sim.estimates.replay(MODEL)
         talk.move = None
         self._end(move)
         self._unstick(talk)

@@ -27,11 +27,14 @@ from attrs import define, field
 
 from pool.errors import ConnectionLost
 from pool.roster import Roster
-from pool.slots import BUSY, Close, Command, Conn, ConnState, Dial, Grant, Hold, Lane, Leave, Refuse, Waiter
-from scheduler.admission.gate import Gate, Slot, SlotState
+from pool.slots import BUSY, Close, Command, Conn, ConnState, Dial, Grant, Lane, Leave, Refuse, Waiter
+from scheduler.admission.gate import Gate, SlotState
+from scheduler.admission.tenant import DEFAULT_TENANT
 from scheduler.capacity.load import Run
+from scheduler.capacity.moves import Move, Moves
 from scheduler.capacity.past import begin_in_the_past
 from scheduler.capacity.scenario import MODEL, Scenario
+from scheduler.capacity.talk import Place, Seat, Talk
 from scheduler.capacity.tally import NEW, Outcome, Tally
 from scheduler.errors import AdmissionQueueFull
 from scheduler.estimate import Average, Estimates
@@ -44,47 +47,6 @@ PATIENCE = 3600.0  # s, after the window: who has not been served by then never 
 
 
 @define(eq=False)
-class Seat(Waiter):
-    """A turn that waits for a lane, or has it."""
-
-    talk: Any = None
-
-
-@define(eq=False)
-class Place(Slot):
-    """A turn that waits for admission, or has it."""
-
-    talk: Any = None
-
-
-@define(eq=False)
-class Talk:
-    """One conversation, as `Standing` and `Conversation` keep it."""
-
-    run: Run
-    sim: Simulation
-    index: int = 0  # of the turn that is next, or under way
-    tokens: int = 0  # of the context
-    hold: Hold = field(factory=Hold)
-    busy: bool = False
-    gap: Average | None = None
-    ended_at: float | None = None
-    called_at: float = 0.0
-    asked_at: float = 0.0
-    waited: float = 0.0
-    tries: int = 1
-    counted: bool = False  # called within the window
-    place: Place | None = None
-    move: Any = None  # a Move that is under way
-    stuck: bool = False  # the next turn waits for it
-
-    def on_leave(self) -> None:
-        """The lane is about to go."""
-        if not self.busy:
-            self.sim.moves.begin(self)
-
-
-@define(eq=False)
 class Simulation:
     """One scenario from one seed. `run` once."""
 
@@ -93,11 +55,11 @@ class Simulation:
     turns: int  # that count
     roster: Roster = field(init=False)
     gate: Gate = field(init=False)
-    moves: Any = field(init=False)
+    moves: Moves = field(init=False)
     estimates: Estimates = field(factory=Estimates, init=False)
     tally: Tally = field(factory=Tally, init=False)
     now: float = field(default=0.0, init=False)
-    flying: dict[Lane, Any] = field(factory=dict, init=False)  # the Seat or Move whose response is on a lane
+    flying: dict[Lane, Seat | Move] = field(factory=dict, init=False)  # whose response is on a lane
     rng: random.Random = field(init=False)  # of the world: dials, losses
     _heap: list[tuple[float, int, Callable[[Any], None], Any]] = field(factory=list, init=False)
     _order: Iterator[int] = field(factory=itertools.count, init=False)
@@ -114,8 +76,6 @@ class Simulation:
     _crowd: int = field(default=0, init=False)  # turns in the system that mean overload
 
     def __attrs_post_init__(self) -> None:
-        from scheduler.capacity.moves import Moves
-
         scenario, settings = self.scenario, self.scenario.settings
         world, arrivals, contents = (
             random.Random(f"{self.seed} {what}") for what in ("world", "when", "what")
@@ -189,7 +149,12 @@ class Simulation:
         now, turn, gate = self.now, talk.run[talk.index], self.gate
         talk.asked_at = now
         place = talk.place = Place(
-            gate.share("default"), MODEL, talk.tokens + turn.reads + gate.expected(MODEL), now, now, talk=talk
+            share=gate.share(DEFAULT_TENANT),
+            kind=MODEL,
+            cost=talk.tokens + turn.reads + gate.expected(MODEL),
+            rank=now,
+            since=now,
+            talk=talk,
         )
         try:
             granted = gate.ask(place, now=now)
@@ -212,9 +177,7 @@ class Simulation:
                 self.at(due, self._gate_tick, due)
 
     def _acquire(self, talk: Talk) -> None:
-        seat = Seat(talk.hold)
-        seat.talk = talk
-        self.apply(self.roster.enqueue(seat, now=self.now))
+        self.apply(self.roster.enqueue(Seat(hold=talk.hold, talk=talk), now=self.now))
 
     def _send(self, seat: Seat) -> None:
         """A lane is granted: `Attempts._try`, up to the send."""
@@ -304,12 +267,11 @@ class Simulation:
     def apply(self, commands: Iterable[Command]) -> None:
         """Carry out what the roster says: `Pool._apply`."""
         for command in commands:
-            kind = type(command)
-            if kind is Grant:
-                waiter = command.waiter  # type: ignore[union-attr]  # a match would cost a third more
-                if type(waiter) is Seat:
+            if type(command) is Grant:  # nearly all of them, and a match would cost a third more
+                waiter = command.waiter
+                if isinstance(waiter, Seat):
                     self._send(waiter)
-                else:
+                elif isinstance(waiter, Move):
                     self.moves.granted(waiter)
                 continue
             match command:
@@ -334,9 +296,10 @@ class Simulation:
     def _refused(self, waiter: Waiter) -> None:
         if isinstance(waiter, Seat):
             talk = waiter.talk
+            assert talk.place is not None
             self._admit(self.gate.leave(talk.place, now=self.now))
             self._fail(talk)
-        else:
+        elif isinstance(waiter, Move):
             self.moves.failed(waiter)
 
     def _opened(self, conn: Conn) -> None:
@@ -427,8 +390,7 @@ class Simulation:
 
     def enter(self, run: Run, when: float, *, index: int = 0, tokens: int = 0) -> None:
         """Let a run call its next turn at some time."""
-        talk = Talk(run, self, index, tokens)
-        talk.hold.on_leave = talk.on_leave
+        talk = Talk(run, self.moves, index, tokens)
         self.tally.alive.add(1, max(0.0, self.now))
         self.at(when, self._call, talk)
 

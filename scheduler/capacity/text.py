@@ -122,6 +122,11 @@ def expected(plan: Plan) -> list[tuple[str, str, str]]:
             f"{several * outcome.most_open} at most, during rotation (cap {life:.3g} min)",
         ),
         (
+            "kept warm",
+            f"{plan.scenario.pool.min_idle} idle",
+            f"min_idle, in lanes; rotation_overlap {plan.scenario.pool.rotation_overlap} will do",
+        ),
+        (
             "dials a minute",
             f"{plan.dials_per_minute:.2g}",
             f"{several * outcome.per_hour(outcome.rotated) / 60:.2g} connections a minute grow too old",
