@@ -10,6 +10,8 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 from attrs import define, field
 
@@ -46,6 +48,9 @@ class Exchange:
     error: PoolError | None = field(default=None, init=False)
     overflow: LaneOverflow | None = field(default=None, init=False)
     steerings: Steerings = field(factory=Steerings, init=False)
+    # Takes a delta on the spot, if it can: in the reader's own pass, so it must neither wait nor raise. Waking a task
+    # for each would cost more than most of them are worth.
+    at_once: Callable[[ServerEvent], bool] | None = field(default=None, init=False)
     _fed: int = field(default=0, init=False)  # messages
     # How many there were when last looked at, and since when
     _progress: tuple[int, float] = field(init=False)
@@ -88,7 +93,11 @@ class Exchange:
             if finished is not None:
                 self._end(finished, trio.current_time() if now is None else now)
         if self.streaming and self.overflow is None:
-            self._push(event_of(payload, text) if event is None else event, size)
+            if event is None:
+                event = event_of(payload, text)
+                if self.at_once is not None and not self._queue and self.at_once(event):
+                    return None
+            self._push(event, size)
         if self.finished is not None:
             self._wake.set()
         return self.finished
@@ -122,7 +131,7 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nobody will look at this response any more; its lane only waits for the end of it."""
-        self.streaming = False
+        self.streaming, self.at_once = False, None
         self._queue.clear()
 
     def check(self, now: float, timeout: float) -> bool:

@@ -178,8 +178,7 @@ class HttpConnection:
         For streams of many small parts, whose task waits elsewhere for each: going through the event loop once more
         for every part would cost more than everything else that is done with it. Raises `trio.BrokenResourceError`.
         """
-        if self._parser.their_http_version != b"1.0":
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+        data = self.framed(data)
         if not isinstance(self.stream, trio.SocketStream):
             return data
         try:
@@ -189,8 +188,17 @@ class HttpConnection:
         except OSError as error:
             raise trio.BrokenResourceError from error
 
+    @property
+    def pushes(self) -> bool:
+        """What is pushed goes to the socket itself, and not through something that has to wait."""
+        return isinstance(self.stream, trio.SocketStream)
+
+    def framed(self, data: bytes) -> bytes:
+        """Return some of an answer in chunks as it travels."""
+        return data if self._parser.their_http_version == b"1.0" else b"%x\r\n%b\r\n" % (len(data), data)
+
     async def send_rest(self, data: bytes) -> None:
-        """Send what `push` could not."""
+        """Send what `push` could not, or what is `framed`."""
         await self.stream.send_all(data)
 
     async def send(self, data: bytes) -> None:

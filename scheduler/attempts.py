@@ -10,6 +10,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from pool.errors import PoolError
+from pool.exchange import Exchange
 from pool.wire.cycle import Finished
 from pool.wire.events import Encoded, ResponseCreate, ServerEvent
 from scheduler.admission.ticket import Ticket
@@ -28,6 +29,7 @@ BYTES_A_TOKEN = 4  # roughly, before the server has counted
 
 OnEvent = Callable[[ServerEvent], Awaitable[None]]
 OnEvents = Callable[[Sequence[ServerEvent]], Awaitable[None]]
+AtOnce = Callable[[ServerEvent], bool]
 
 
 @frozen(kw_only=True)
@@ -48,6 +50,7 @@ class Attempts:
     request: TurnRequest
     on_events: OnEvents | None
     rewritten: bool = False  # what is new takes the transcript's place
+    at_once: AtOnce | None = None  # takes deltas on the spot, see `Exchange`
     steers: Steers = field(factory=Steers, init=False)  # what is said while it runs
     changes: tuple[str, ...] = field(default=(), init=False)  # what it says differently from the turn before
     called_at: float = field(factory=trio.current_time, init=False)
@@ -192,6 +195,8 @@ class Attempts:
             )
             self._placed(plan, lease)
             exchange = await lease.send(create, stream=self.on_events is not None)
+            if isinstance(exchange, Exchange):
+                exchange.at_once = self.at_once
             self.steers.sent(lease, exchange)
             try:
                 self.at.expect((exchange.size + plan.bytes_saved) // BYTES_A_TOKEN, self.request)

@@ -13,7 +13,7 @@ from pool.slots import Hold
 from pool.tap import Tap
 from pool.wire.events import Encoded, ServerEvent
 from scheduler.admission.ticket import Ticket
-from scheduler.attempts import Attempts, OnEvent, OnEvents
+from scheduler.attempts import AtOnce, Attempts, OnEvent, OnEvents
 from scheduler.chain import Chain, Past, as_items, encode_input
 from scheduler.compaction import Compaction, compact
 from scheduler.errors import CallsUnanswered, ConversationBusy, SteerRefused
@@ -103,6 +103,7 @@ class Conversation:
         *,
         on_event: OnEvent | None = None,
         on_events: OnEvents | None = None,
+        at_once: AtOnce | None = None,
         whole: bool = False,
     ) -> Turn:
         """Take one turn: send what is new, and wait for the response.
@@ -116,6 +117,8 @@ class Conversation:
             on_event: awaited for every event of the server, in order, in this task. After a `Restarted` the
                 events begin anew. Without it nobody looks at the deltas, which is much cheaper.
             on_events: the same for all events that are at hand, in one go; give one or the other.
+            at_once: beside `on_events`: asked for each delta in the pass of the event loop in which it is read, when
+                none waits for `on_events`; returns whether it has taken it. Must neither wait nor raise.
             whole: `given` is the whole history, as the caller keeps it. What it adds to the transcript is sent; if
                 it does not go on from there it is a replay (`replay:rewritten`), and the transcript from then on.
 
@@ -137,7 +140,7 @@ class Conversation:
         self._busy = True
         self._at.came_back()
         listener = on_events or one_by_one(on_event)
-        self._turn = Attempts(self._at, self.ticket, new, request, listener, rewritten)
+        self._turn = Attempts(self._at, self.ticket, new, request, listener, rewritten, at_once)
         try:
             await self._migration.make_way(needed=self._at.hold.lane is None)
             with self._shared.admission.within(self.ticket):

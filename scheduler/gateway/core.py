@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 
 from pool.wire.events import Encoded
 from pool.wire.refusal import invalid_type, previous_response_not_found
-from scheduler.attempts import OnEvents
+from scheduler.attempts import AtOnce, OnEvents
 from scheduler.chain import Past
 from scheduler.conversation import Conversation
 from scheduler.gateway.asked import Asked
@@ -84,11 +84,13 @@ class Core:
         asked: Asked,
         *,
         hear: OnEvents | None = None,
+        at_once: AtOnce | None = None,
         began: Callable[[Conversation], None] | None = None,
     ) -> Turn:
         """Take a turn for a client; `hear` is given the server's events as they come, and `Restarted`.
 
-        `began` is given the conversation that takes it, which may be steered until the turn is over.
+        `at_once` may take deltas before that, see `Conversation.turn`. `began` is given the conversation that takes
+        the turn, which may be steered until it is over.
 
         Raises:
             Refused: the gateway does not remember the parent, or has too many callers.
@@ -108,7 +110,9 @@ class Core:
             if began is not None:
                 began(conversation)
             try:
-                turn = await conversation.turn(list(place.items), asked.request(), on_events=hear)
+                turn = await conversation.turn(
+                    list(place.items), asked.request(), on_events=hear, at_once=at_once
+                )
                 same = conversation.generation == generation
                 done = self._remember(caller, asked, place, turn, conversation, known if same else None)
                 return turn

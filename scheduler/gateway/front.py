@@ -67,7 +67,8 @@ class Front:
             if asked.stream:
                 nursery.start_soon(relay.mind, scope)
             try:
-                turn = await self.core.turn(caller, asked, hear=relay.hear if asked.stream else None)
+                hear, at_once = (relay.hear, relay.at_once) if asked.stream else (None, None)
+                turn = await self.core.turn(caller, asked, hear=hear, at_once=at_once)
             except (PoolError, SchedulerError, Refused, OutputSurfaced, *GONE) as error:
                 failure = error
             scope.cancel()

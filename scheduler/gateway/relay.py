@@ -1,7 +1,8 @@
 """A turn told to one client as server-sent events, while it happens.
 
 Theory of operation
-    The turn runs in the client's own task, which writes its events as they come: a batch of them is one write. When
+    Deltas are written as they are read upstream, without waking any task, as long as the client's socket takes them.
+    Everything else goes through the client's own task, in which the turn runs: a batch of events is one write. When
     the client takes no data, the task waits, and events wait for it in the lane's own queue, within its bounds.
 
     Nothing is sent before output begins (see `holding`), not even the head of the answer: a turn that fails until
@@ -49,6 +50,8 @@ class Relay:
     _begun: bool = field(default=False, init=False)
     _last: ServerEvent | None = field(default=None, init=False)  # that the client was told of
     _sending: trio.Lock = field(factory=trio.Lock, init=False)
+    _rest: bytes = field(default=b"", init=False)  # of the last write, which the socket has not taken yet
+    _unfinished: trio.Event = field(factory=trio.Event, init=False)  # there is such a rest
     _since: float = field(factory=trio.current_time, init=False)  # the last write began
 
     @property
@@ -61,6 +64,20 @@ class Relay:
         told = self.holding.take(events)
         if told:
             await self.tell(told)
+
+    def at_once(self, event: ServerEvent) -> bool:
+        """Tell the client of one more delta on the spot; False when that has to wait, or wait its turn."""
+        if not self.holding.surfaced or not self.http.pushes or self._rest or self._sending.locked():
+            return False
+        self._since = trio.current_time()
+        try:
+            self._rest = self.http.push(sse(event.type, self.voice.text(event)))
+        except trio.BrokenResourceError:
+            return False  # the task will find out by itself
+        if self._rest:
+            self._unfinished.set()
+        self._last = event
+        return True
 
     async def tell(self, events: Sequence[ServerEvent]) -> None:
         """Tell the client of events."""
@@ -85,7 +102,7 @@ class Relay:
         Raises:
             trio.BrokenResourceError: nobody listens any more.
         """
-        if self._begun and not self._sending.locked():
+        if self._begun and not self._rest and not self._sending.locked():
             self._since = trio.current_time()
             rest = self.http.push(data)
             if rest:
@@ -97,25 +114,35 @@ class Relay:
             if not self._begun:
                 self._begun = True
                 await self.http.begin(200, {**HEADERS, **self.headers})
-            rest = self.http.push(data)
-            if rest:
-                await self.http.send_rest(rest)
+            self._rest, rest = b"", self._rest
+            await self.http.send_rest(rest + (self.http.framed(data) if data else b""))
 
     async def mind(self, scope: trio.CancelScope) -> None:
         """Keep a silent line open, and cut one that is stuck, which cancels `scope`."""
         keep_alive, send_timeout = self.settings.keep_alive, self.settings.send_timeout
         while True:
             stuck = self._sending.locked()
-            await trio.sleep_until(self._since + (send_timeout if stuck else keep_alive))
+            with trio.move_on_at(self._since + (send_timeout if stuck else keep_alive)):
+                await self._unfinished.wait()
+                self._unfinished = trio.Event()
             silent = trio.current_time() - self._since
-            if self._sending.locked():
+            if self._rest:
+                await self._within(send_timeout, b"", scope)
+            elif self._sending.locked():
                 if silent >= send_timeout:
                     self._leave(scope)
             elif silent >= keep_alive:
-                try:
-                    await self.write(COMMENT)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self._leave(scope)
+                await self._within(send_timeout, COMMENT, scope)
+
+    async def _within(self, seconds: float, data: bytes, scope: trio.CancelScope) -> None:
+        """Write something for which no turn waits."""
+        with trio.move_on_after(seconds):
+            try:
+                await self.write(data)
+                return
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+        self._leave(scope)
 
     async def watch(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` when the client leaves."""
