@@ -20,6 +20,7 @@ WHY = {
     "replay:idle": "its connection was idle for too long",
     "replay:forked": "the first turn of a fork, on another connection than its parent's",
     "replay:moved": "its lane was busy, or its connection full",
+    "replay:model": "the endpoint serves one model a connection, and another was wanted",
     "replay:failed": "the turn before was refused or abandoned",
     "replay:closed": "its connection was closed",
     "replay:forgotten": "the server said that it does not know the parent",
