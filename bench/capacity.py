@@ -5,9 +5,9 @@
 Everything but the kernel is real: the scheduler, the pool, the frames, and an emulator with a latency model, over
 memory streams and on trio's mock clock, so that hours take seconds. Runs begin at random (a Poisson process) and wait
 for nobody; each takes its turns with tools between them. The load is first recorded on a pool that is far too large
-(so that nothing of the answer is in the recording), written as an `.hlog`, and read back. Then the planner says how
-many connections the target takes, and what to expect; and other runs of the same load, from another seed, are made
-on just that pool.
+(so that nothing of the answer is in the recording), written as an `.hlog`, and read back. Then the planner is told
+how many runs to expect, says how many connections the target takes, and what that gives; and other runs of the same
+load, from another seed, are made on just that pool.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import trio
 import trio.testing
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from pool import Endpoint, Lanes, PoolSettings
 from pool.dial import Dialer
@@ -192,7 +192,7 @@ def record(case: Case, path: Path, *, runs: int, seed: int) -> Measured:
 
 def plan(case: Case, path: Path, *, turns: int, seeds: int) -> Plan:
     """Plan from the recording."""
-    load = load_from([str(path)]).load
+    load = evolve(load_from([str(path)]).load, runs_per_hour=case.runs_per_second * 3600)
     question = Question(load=load, endpoint=endpoint_of(case), target=case.target, turns=turns, seeds=seeds)
     return plan_for(question)
 

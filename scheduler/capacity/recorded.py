@@ -43,6 +43,7 @@ class Seen:
     """A load, and how it was come by, for people."""
 
     load: Load
+    runs: int  # that began
     notes: tuple[str, ...]
 
 
@@ -113,7 +114,7 @@ def _from_hlogs(recordings: Sequence[Recording], model: str | None) -> Seen:
         notes.append("no turn was hot, so the time of a turn is that of replays: too long")
     if any(recording.unfinished for recording in recordings):
         notes.append("the last interval of a file was unfinished, and left out")
-    return Seen(load=load, notes=tuple(notes))
+    return Seen(load=load, runs=runs, notes=tuple(notes))
 
 
 def _described(load: Load) -> list[str]:
@@ -231,7 +232,7 @@ def _from_trace(path: str, model: str | None) -> Seen:
         f"{show_seconds(trace.seconds)} saw from beginning to end; runs are drawn from these, whole",
         *_described(load),
     )
-    return Seen(load=load, notes=notes)
+    return Seen(load=load, runs=len(runs), notes=notes)
 
 
 def _growth(runs: Sequence[RunLoad]) -> float:
