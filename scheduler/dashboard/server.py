@@ -36,10 +36,11 @@ TICK = 1.0  # s
 WATCHERS = 32  # streams at a time
 SOURCES = 200  # that can be chosen from
 PATIENCE = 30.0  # s, for a browser that takes no data
+SCRIPTS = ("words", "grid", "charts", "dashboard")
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
-    "/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS},
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {

@@ -125,8 +125,8 @@ async def test_the_keyboard_alone(tmp_path: Path) -> None:
         await page.press("Home", *["ArrowRight"] * (busy - 1), "Enter")
         await page.until(f"{text('#detail-lanes')}.includes('review the diff')")
         assert await page.run("document.activeElement.ariaSelected") == "true"
-        label = await page.run("document.activeElement.ariaLabel")
-        assert label == f"c{busy}, open, 1 of 1 in flight, 0 hot"
+        label = f"c{busy}, open, 1 of 1 in flight, 0 hot"
+        await page.until(f"document.activeElement.ariaLabel === {label!r}")
         await page.press("Escape", "Escape")
         assert await page.run("document.querySelector('#detail-body').hidden") is True
         await page.press("t")

@@ -128,7 +128,7 @@ async def one_pool(**options: Any) -> AsyncIterator[tuple[Stage, Browser]]:
     [
         ("/", "text/html"),
         ("/dashboard.css", "text/css"),
-        ("/dashboard.js", "text/javascript"),
+        *((f"/{name}.js", "text/javascript") for name in server.SCRIPTS),
         ("/icon.svg", "image/svg"),
     ],
 )
