@@ -47,7 +47,14 @@ ONLY_IN = {
     "trio_websocket": ("pool/dial.py", "pool/emulator/"),
     "wsproto": ("pool/dial.py", "pool/websocket.py", "pool/emulator/"),
     "certifi": ("pool/transport.py",),
-    "ssl": ("pool/transport.py", "pool/emulator/", "scheduler/commands/emulate.py"),
+    "ssl": (
+        *("pool/transport.py", "pool/emulator/", "scheduler/gateway/server.py"),
+        *(
+            "scheduler/commands/emulate.py",
+            "scheduler/commands/certificates.py",
+            "scheduler/commands/serving.py",
+        ),
+    ),
     "hdrh": ("pool/stats/distribution.py",),
     "prometheus_client": ("scheduler/telemetry/prometheus.py",),
     "opentelemetry": ("scheduler/telemetry/",),

@@ -13,6 +13,7 @@ from pool.emulator import EmulatorSettings, serve_emulator
 from pool.emulator.playback import Schedule
 from pool.errors import SettingsError
 from pool.settings import Lanes
+from scheduler.commands.certificates import tls_context
 
 _LANES = {"single": Lanes.single, "multi": Lanes.multi}
 
@@ -98,7 +99,7 @@ def emulate(
         )
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
-    tls = _tls(tls_cert, tls_key)
+    tls = tls_context(tls_cert, tls_key)
     try:
         trio.run(_serve, settings, host, port, tls)
     except OSError as error:
@@ -122,19 +123,6 @@ def _address(listen: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise click.UsageError(f"--listen {listen!r} must look like HOST:PORT, e.g. 127.0.0.1:8123")
     return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if cert is None and key is None:
-        return None
-    if cert is None or key is None:
-        raise click.UsageError("--tls-cert and --tls-key belong together; give both")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise click.ClickException(f"--tls-cert {cert} and --tls-key {key} cannot be used: {error}") from None
-    return context
 
 
 async def _serve(settings: EmulatorSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:

@@ -17,6 +17,7 @@ import trio
 from attrs import field, frozen
 
 from pool.settings import MIB, Endpoint, PoolSettings
+from scheduler.commands.certificates import tls_context
 from scheduler.commands.display import Quiet
 from scheduler.commands.embedded import EmbeddedSettings, embedded_emulator
 from scheduler.commands.endpoints import EndpointChoice
@@ -105,20 +106,6 @@ def tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 50)
-
-
-def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """Return what the front speaks TLS with, if it does."""
-    if cert is None and key is None:
-        return None
-    if cert is None or key is None:
-        raise click.UsageError("--tls-cert and --tls-key belong together; give both")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise click.UsageError(f"--tls-cert {cert} and --tls-key {key} cannot be used: {error}") from None
-    return context
 
 
 async def _serve(plan: Plan, operator: Operating) -> None:
