@@ -22,7 +22,8 @@ from pool.roster import Roster
 from pool.settings import Endpoint, PoolSettings
 from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, Lane, LaneState, Leave, Refuse, Waiter
 from pool.slots import Dial as DialCommand
-from pool.stats import LeaseInfo, PoolStats, Recorder
+from pool.stats import PoolStats, Recorder
+from pool.stats.gather import gather
 from pool.stats.lag import LagProbe
 from pool.stats.view import Losses, PoolView, view_of
 from pool.tap import Tap, tap_for
@@ -277,43 +278,15 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """Return a frozen snapshot of what the pool does and did."""
-        now, ledger, seen = trio.current_time(), self._roster.ledger, self.recorder
-        wires = [connection.wire for connection in self._connections.values() if connection.wire is not None]
-        sent, received = self._bytes
-        return PoolStats(
-            endpoints=(self.endpoint.name,),
-            pools=1,
+        now = trio.current_time()
+        return gather(
+            self._roster,
+            self.recorder,
+            self._connections.values(),
             capacity=self.capacity,
-            dialing=len(ledger.dialing),
-            open=len(ledger.open),
-            leaving=len(ledger.leaving),
-            draining=len(ledger.conns[ConnState.DRAINING]),
-            idle_lanes=len(ledger.shelf),
-            hot_lanes=len(ledger.shelf.held),
-            leased_lanes=len(ledger.leased),
-            waiting=len(self._roster.waiters),
-            dial_rate=self._roster.pacer.rate,
-            leases=tuple(
-                LeaseInfo(lane=str(lane), holder=lane.holder, seconds=now - lane.since)
-                for lane in ledger.leased
-            ),
+            gone=self._bytes,
             seconds=now - self._opened_at,
-            opened=seen.opened,
-            leased=seen.leased,
-            losses=seen.losses.counts,
-            closes=seen.closes.counts,
-            dial_failures=seen.dial_failures.counts,
-            strays=seen.strays + sum(connection.strays for connection in self._connections.values()),
-            bytes_sent=sent + sum(wire.bytes_out for wire in wires),
-            bytes_received=received + sum(wire.bytes_in for wire in wires),
-            wait=seen.wait.snapshot(),
-            dial=seen.dial.snapshot(),
-            warm_up=seen.warm_up.snapshot(),
-            first_event=seen.first_event.snapshot(),
-            first_token=seen.first_token.snapshot(),
-            turn=seen.turn.snapshot(),
-            rotation=seen.rotation.snapshot(),
-            loop_lag=seen.loop_lag.snapshot(),
+            now=now,
         )
 
     def view(self) -> PoolView:
