@@ -25,7 +25,7 @@ from attrs import define, field, fields, frozen
 from click.core import ParameterSource
 
 from pool.errors import SettingsError
-from pool.settings import PoolSettings
+from pool.settings import PoolSettings, without_query
 from pool.wire.codec import to_json
 from scheduler.admission.tenant import Budget
 from scheduler.gateway.keys import VirtualKey
@@ -239,6 +239,8 @@ def settings_of(context: click.Context) -> list[tuple[str, Any, str]]:
         value = context.params.get(name)
         if value is not None and name in _SECRET:
             value = HIDDEN
+        elif isinstance(value, str) and "://" in value:
+            value = HIDDEN if "@" in value else without_query(value)  # either may hold a token
         found.append((name, value, _source(context, parameter, config_of(context))))
     return found
 

@@ -145,6 +145,17 @@ def test_what_cannot_be_used_is_refused_with_a_remedy(text: str, said: str, tmp_
     assert "wl-oh" not in output
 
 
+def test_what_may_hold_a_token_is_not_shown() -> None:
+    for said, shown in (
+        ("http://user:secret@h/v1", "(hidden)"),
+        ("http://h/v1?key=secret", "http://h/v1"),
+        ("http://h/v1", "http://h/v1"),
+    ):
+        result, _ = invoke("--listen", said, "--show-config")
+        assert result.output.startswith(f'listen = "{shown}"')
+        assert "secret" not in result.output
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     result, _ = invoke("--config", tmp_path / "none.toml")
     assert (result.exit_code, "No such file" in result.output) == (2, True)
