@@ -16,6 +16,8 @@ from scheduler.stats import ModelStats, SchedulerStats
 from scheduler.telemetry.errors import HlogError
 from scheduler.telemetry.hlog_format import header, lines_of
 from scheduler.telemetry.intervals import Interval
+from scheduler.trace.load import Load as TraceLoad
+from scheduler.trace.load import RunLoad, TurnLoad
 from scheduler.turns import Usage
 
 EPOCH = 1_700_000_000.0
@@ -131,3 +133,56 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
 )
 def test_a_line_is_fitted(points: list[tuple[int, float, float]], line: tuple[float, float]) -> None:
     assert fit_line(points, through=0.4) == pytest.approx(line)
+
+
+def traced(number: int, *, complete: bool = True) -> RunLoad:
+    """Return a run of three turns, of which the first and, for every other run, the third are replays."""
+
+    def turn(index: int, *, replay: bool) -> TurnLoad:
+        tokens = 4000 + 2000 * index
+        reads = 0.5 + 50e-6 * tokens if replay else 0.5
+        return TurnLoad(
+            start=10.0 * number + 3.0 * index,
+            wait=0.0,
+            first_event=reads,
+            seconds=reads + 1.0,
+            tool_seconds=0.0 if index == 2 else 1.5,
+            input_tokens=tokens,
+            cached_tokens=0,
+            output_tokens=100,
+            bytes_sent=0,
+            bytes_replay=0,
+            kind="replay" if replay else "delta",
+            reason="replay:stolen" if replay and index else "replay:new" if replay else "hot",
+            model="gpt",
+        )
+
+    turns = (turn(0, replay=True), turn(1, replay=False), turn(2, replay=number % 2 == 0))
+    return RunLoad(name=f"run {number}", tenant="default", start=0.0, end=9.0, complete=complete, turns=turns)
+
+
+def test_a_trace_is_taken_run_by_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs = (*(traced(number) for number in range(20)), traced(99, complete=False))
+    monkeypatch.setattr("scheduler.capacity.recorded.is_trace", lambda _path: True)
+    monkeypatch.setattr(
+        "scheduler.capacity.recorded.load_of",
+        lambda _path: TraceLoad(seconds=200.0, runs=runs, dials=1, connections_lost=0),
+    )
+    path = tmp_path / "a.trace"
+    path.write_text("stands for one")
+    load = load_from([str(path)]).load
+    assert load.runs_per_hour == pytest.approx(360)
+    assert load.replay_per_token == pytest.approx(50e-6)
+    assert load.first_output == pytest.approx(0.5)
+    run = next(load.runs(random.Random(1)))
+    # What a replay took longer is not the turn's
+    assert [turn.seconds for turn in run] == [pytest.approx(1.5)] * 3
+    assert [(turn.reads, turn.writes, turn.gap) for turn in run] == [
+        *((4000, 100, 1.5), (1900, 100, 1.5), (1900, 100, 0.0))
+    ]
+    assert (load.mean_turns, load.mean_gap) == (3, 1.5)
+    assert load.mean_seconds == pytest.approx(1.5)
+    assert load.tokens_per_minute == pytest.approx((4100 + 6100 + 8100) * 6)
+    assert load.slower_tools(2.0).mean_gap == 3.0
+    with pytest.raises(RecordingUnusable, match="from one trace, or from any number"):
+        load_from([str(path), log(tmp_path / "a.hlog", recorded())])
