@@ -6,13 +6,14 @@ Theory of operation
     they say the one that the client gave. And where the gateway has asked for encrypted reasoning, so that it could
     replay it, a client that has not does not see it.
 
-    All but these few events are edited as text, because reading and writing JSON anew for every delta would cost more
-    than everything else that the gateway does with it. The member's name may stand in the text once more, within a
-    string, but there its quotes are escaped; where it is found twice all the same, the event is written anew.
+    Events are edited as text, because reading and writing JSON anew for each would cost more than everything else
+    that the gateway does with it. A member's name may stand in the text once more, within a string, but there its
+    quotes are escaped; where it is found twice all the same, or not at all, the event is written anew.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -23,7 +24,8 @@ from pool.wire.codec import to_json
 from pool.wire.events import STARTED, TERMINAL, ServerEvent
 
 _WHOLE = STARTED | TERMINAL
-_ITEMS = frozenset({"response.output_item.added", "response.output_item.done"})
+_WITH_ITEMS = _WHOLE | {"response.output_item.added", "response.output_item.done"}
+_PARENT = re.compile(r'"previous_response_id": ?(?:null|"[^"\\]*")')
 
 
 @frozen(kw_only=True)
@@ -36,18 +38,14 @@ class Voice:
 
     def text(self, event: ServerEvent) -> bytes:
         """Return an event's JSON as this client gets it."""
-        kind = event.type
-        if kind in _WHOLE or not event.text:
-            return to_json(self._retold(event.payload))
-        if self.hides_reasoning and kind in _ITEMS and '"reasoning"' in event.text:
-            return to_json(self._retold(event.payload))
-        text: str | None = event.text
-        if event.stream_id != self.lane:
-            text = relabelled(event.text, event.stream_id, self.lane)
-            if text is None:
-                return to_json(self._retold(event.payload))
-        assert text is not None
-        return text.encode()
+        text: str | None = event.text or None
+        if self.hides_reasoning and event.type in _WITH_ITEMS and '"encrypted_content"' in event.text:
+            text = None
+        if text is not None and event.type in _WHOLE:
+            text = reparented(text, self.parent)
+        if text is not None and event.stream_id != self.lane:
+            text = relabelled(text, event.stream_id, self.lane)
+        return to_json(self._retold(event.payload)) if text is None else text.encode()
 
     def response(self, response: Mapping[str, Any]) -> dict[str, Any]:
         """Return a whole response as this client gets it."""
@@ -70,7 +68,7 @@ class Voice:
         told = {name: value for name, value in payload.items() if name != "stream_id"}
         if self.lane is not None:
             told["stream_id"] = self.lane
-        if isinstance(told.get("response"), dict):
+        if isinstance(told.get("response"), Mapping):
             told["response"] = self.response(told["response"])
         if self.hides_reasoning and "item" in told:
             told["item"] = without_seal(told["item"])
@@ -79,9 +77,18 @@ class Voice:
 
 def without_seal(item: Any) -> Any:
     """Return an item without its encrypted content, when it is reasoning."""
-    if isinstance(item, dict) and item.get("type") == "reasoning" and "encrypted_content" in item:
+    if isinstance(item, Mapping) and item.get("type") == "reasoning" and "encrypted_content" in item:
         return {name: value for name, value in item.items() if name != "encrypted_content"}
     return item
+
+
+def reparented(text: str, parent: str | None) -> str | None:
+    """Return an event's text with another parent in its response; None when that is not plain to do."""
+    if text.count('"previous_response_id"') != 1:
+        return None
+    said = to_json(parent).decode()
+    text, found = _PARENT.subn(lambda _: f'"previous_response_id":{said}', text, count=1)
+    return text if found else None
 
 
 def relabelled(text: str, old: str | None, new: str | None) -> str | None:

@@ -123,6 +123,23 @@ def test_the_lane_is_the_client_s(text: str, lane: str | None) -> None:
     assert told == (expected if lane is None else {**expected, "stream_id": lane})
 
 
+@given(
+    st.none() | st.text(st.characters(codec="utf-8"), max_size=5),
+    st.none() | st.just("resp_0"),
+    st.sampled_from(["lane-01", None]),
+    JSON,
+    st.booleans(),
+)
+def test_a_response_is_told_alike_as_text_and_written_anew(
+    given: str | None, parent: str | None, lane: str | None, value: Any, twice: bool
+) -> None:
+    metadata = {"previous_response_id": "mine", "stream_id": "mine"} if twice else {}
+    response = {"id": "r", "previous_response_id": given, "metadata": metadata, "v": value}
+    members = {"response": response, **({} if lane is None else {"stream_id": lane})}
+    told = from_json(Voice(parent=parent).text(event("response.created", **members)))
+    assert told == {"type": "response.created", "response": {**response, "previous_response_id": parent}}
+
+
 @given(JSON, st.sampled_from(["lane-01", "l"]), st.none() | st.just("theirs"), st.booleans())
 def test_no_value_is_mistaken_for_the_lane(value: Any, lane: str, theirs: str | None, first: bool) -> None:
     members = {"stream_id": lane, "v": value} if first else {"v": value, "stream_id": lane}
