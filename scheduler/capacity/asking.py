@@ -198,6 +198,10 @@ def _target(asked: Asked) -> Target:
 def _prices(asked: Asked) -> Prices | None:
     if asked.price_input is None and asked.price_cached is None and asked.price_output is None:
         return None
+    for name in ("input", "cached", "output"):
+        price = getattr(asked, f"price_{name}")
+        if price is not None and not math.isfinite(price):
+            raise SettingsError(f"--price-{name}", price, "must be the price of a million tokens")
     full = asked.price_input
     if full is None:
         raise PlanRefused(

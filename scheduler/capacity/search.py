@@ -114,6 +114,13 @@ def least(trials: Trials, target: Target, *, most: int | None = None, seeds: int
     check_tokens(scenario, target)
     alive = scenario.load.alive + scenario.load.offered / 4
     plenty = max(2, math.ceil(1.2 * (alive + 4 * math.sqrt(alive)) / scenario.lanes.in_flight))
+    if most is None and plenty > MOST:
+        raise Unreachable(
+            target,
+            f"one process would need some {plenty:,} connections, and no more than {MOST:,} are simulated: give "
+            "--cpu-per-turn its true value, or plan for a part of the load",
+            binding=IN_FLIGHT,
+        )
     high = min(plenty, MOST if most is None else most)
 
     def outcome(connections: int) -> Outcome:

@@ -62,7 +62,7 @@ def _quantities(function: Any) -> Any:
 )
 @_quantities
 @click.option("--read-seconds", metavar="S", help="Time to read 1,000 tokens that nothing remembers.")
-@click.option("--losses-per-hour", metavar="N", help="Of one connection.")
+@click.option("--losses-per-hour", metavar="N", help="How often one connection is lost.")
 @click.option("--p99-wait", metavar="S", help="Target: one turn in a hundred waits longer.  [default: 50ms]")
 @click.option(
     "--hot",

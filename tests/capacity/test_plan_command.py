@@ -68,6 +68,11 @@ def test_a_recording_is_planned_from(capsys: pytest.CaptureFixture[str], tmp_pat
         ([*LOAD, "--losses-per-hour", "often"], "--losses-per-hour = 'often'"),
         ([*LOAD, "--price-output", "3"], "need --price-input"),
         ([*LOAD, "--price-input", "1", "--price-cached", "3"], "the wrong way round"),
+        ([*LOAD, "--price-input", "nan"], "--price-input = nan"),
+        (
+            ["--runs-per-hour", "1G", "--lanes", "single", "--cpu-per-turn", "0"],
+            "one process would need some",
+        ),
         ([*LOAD, "--cap", "0"], "--cap = '0': must be above 0"),
         ([*LOAD, "--effort", "500", "--tokens-per-minute", "9k"], "tokens per minute bind first"),
         ([*LOAD, "--effort", "500", "--max-connections", "1"], "at most 1 connections do not reach this"),
