@@ -12,6 +12,7 @@ from pool.errors import DialFailed, PoolError, SettingsError
 from scheduler.errors import AgentNotFound, FleetHalted, OutputFileError, SchedulerError, TaskError
 from scheduler.fleet.verdict import principal
 from scheduler.telemetry.errors import TelemetryError
+from scheduler.worker.errors import QueueRefused
 
 USAGE = 2
 FAILED = 1
@@ -36,7 +37,7 @@ def explain(error: BaseException, *, debug: bool, usage: int = USAGE) -> int:
     if debug:
         traceback.print_exception(error)
     click.echo(f"warmline: error: {describe(cause)}", err=True)
-    mended = AgentNotFound | TaskError | SettingsError | OutputFileError | TelemetryError
+    mended = AgentNotFound | TaskError | SettingsError | OutputFileError | TelemetryError | QueueRefused
     return usage if isinstance(cause, mended) else FAILED
 
 

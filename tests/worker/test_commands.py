@@ -17,6 +17,7 @@ from scheduler.worker.queue import Cause, Claim, Queue, WorkerInfo
 from scheduler.worker.steps import begun_step, results_step, turn_step
 from tests.worker.test_steps import call, turn
 
+AGENT = f"{Path(__file__).parents[2]}/bench/chaos_agent.py:agent"
 ANN = WorkerInfo(id="ann", agents=("a",))
 
 
@@ -174,6 +175,11 @@ def test_calls_in_doubt_are_a_persons(url: str, capsys: pytest.CaptureFixture[st
         (["enqueue", "empty.jsonl"], 2, "no tasks: the file is empty"),
         (["jobs", "--queue", "nosuch://x"], 2, "no engine for this scheme"),
         (["jobs", "--queue", "jobs.db"], 2, "write sqlite:///jobs.db"),
+        (
+            ["work", "--agent", AGENT, "--url", "http://127.0.0.1:9/v1", "--queue", "x.db"],
+            2,
+            "write sqlite:///x.db",
+        ),
         (["work", "--agent", "nobody:here"], 2, "no module named 'nobody'"),
         (["work", "--agent", "x", "--memory-limit", "lots"], 2, "'lots' is no size"),
         (["work", "--agent", "x", "--emulator-seed", "1"], 2, "is for the emulator"),
