@@ -4,7 +4,7 @@
 
 const SILENCE = 5000; // ms without a message, after which the picture is said to be old
 
-let frame = null, offset = 0, heardAt = 0, paused = false, pending = false, stream = null, retryIn = 1000, retryTimer = 0;
+let offset = 0, heardAt = 0, paused = false, pending = false, stream = null, retryIn = 1000, retryTimer = 0;
 let source = new URLSearchParams(location.search).get("source") || "";
 
 const now = () => (paused || stale() ? frame.now : performance.now() / 1000 + offset);

@@ -1,5 +1,7 @@
 "use strict";
-// Numbers and times in words, and the page's elements. The scripts of this page share their names.
+// What the scripts of this page share: the frame, its elements, numbers and times in words. They share their names, too.
+
+let frame = null; // the latest that has come: what is drawn
 
 const $ = (id) => document.getElementById(id);
 
