@@ -167,7 +167,7 @@ async def test_on_a_terminal(ending: str) -> None:
                 os.write(ours, b"q")
             else:
                 process.send_signal(signal.SIGINT if ending == "interrupt" else signal.SIGTERM)
-            with trio.fail_after(10):
+            with trio.fail_after(10, shield=True):
                 assert await process.wait() == 0
         rest = ""
         while select.select([ours], [], [], 0)[0]:
