@@ -81,7 +81,9 @@ def execute(
         listen=(host, port),
         choice=choice,
         endpoint=None if choice.embedded else choice.build(keyless=client_keys == "forward"),
-        settings=GatewaySettings(memory_bytes=memory * MIB, grace=grace, socket_max_age=socket_max_age),
+        settings=GatewaySettings(
+            memory_bytes=memory * MIB, grace=grace, socket_max_age=socket_max_age, **tables.gateway
+        ),
         pool=PoolSettings(**tables.pool),
         scheduler=SchedulerSettings(
             **{"tenants": ring.tenants, "budgets": tables.budgets, **tables.scheduler}

@@ -6,8 +6,8 @@ Theory of operation
     remembers where each value came from. So there is one declaration of a setting, with one type and one help text,
     and nothing to keep in step. (typed-settings would bring a second one, with flags generated from classes.)
 
-    What has more than one value stands in tables, in the file alone: `[[keys]]`, `[budgets."model"]`, `[pool]` and
-    `[scheduler]` for the settings of those layers that have no flag.
+    What has more than one value stands in tables, in the file alone: `[[keys]]`, `[budgets."model"]`, `[pool]`,
+    `[scheduler]` and `[gateway]` for the settings of those layers that have no flag.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pool.settings import PoolSettings, without_query
 from pool.wire.codec import to_json
 from scheduler.admission.tenant import Budget
 from scheduler.gateway.keys import VirtualKey
+from scheduler.gateway.settings import GatewaySettings
 from scheduler.settings import SchedulerSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,7 +37,8 @@ HIDDEN = "(hidden)"
 _META = "warmline.config"
 _OURS = frozenset({"config", "show_config", "help"})
 _SECRET = frozenset({"admin_token"})
-_SHOWN_ONCE = frozenset({"tenants", "budgets"})  # of the scheduler: said by [[keys]] and [budgets]
+# Said elsewhere: by [[keys]] and [budgets], or by flags
+_SHOWN_ONCE = frozenset({"tenants", "budgets", "memory_bytes", "grace", "socket_max_age"})
 
 
 @frozen(kw_only=True)
@@ -47,6 +49,7 @@ class Tables:
     budgets: Mapping[str, Budget] = field(factory=dict)  # by model
     pool: Mapping[str, Any] = field(factory=dict)  # fields of PoolSettings
     scheduler: Mapping[str, Any] = field(factory=dict)  # fields of SchedulerSettings
+    gateway: Mapping[str, Any] = field(factory=dict)  # fields of GatewaySettings
 
 
 @define(eq=False)
@@ -164,6 +167,7 @@ def _tables(said: Mapping[str, Any], where: str) -> Tables:
         },
         pool=_checked(PoolSettings, "pool", _table(said, "pool"), where),
         scheduler=_checked(SchedulerSettings, "scheduler", _table(said, "scheduler"), where),
+        gateway=_checked(GatewaySettings, "gateway", _table(said, "gateway"), where),
     )
 
 
@@ -272,7 +276,8 @@ def _shown_tables(config: Config) -> Iterable[str]:
         for one in fields(Budget):
             if getattr(budget, one.name) is not None:
                 yield f"{one.name} = {_toml(getattr(budget, one.name))}\n"
-    for name, values in (("pool", tables.pool), ("scheduler", tables.scheduler)):
+    for name in ("pool", "scheduler", "gateway"):
+        values = getattr(tables, name)
         if values:
             yield f"\n[{name}]{source}"
             yield from (f"{key} = {_toml(value)}\n" for key, value in values.items())

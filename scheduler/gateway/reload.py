@@ -38,7 +38,7 @@ class Reload:
         later += self._resize(fresh)
         names = fresh.plain.keys() | before.plain.keys()
         later += sorted(name for name in names if fresh.plain.get(name) != before.plain.get(name))
-        for name in ("budgets", "scheduler"):
+        for name in ("budgets", "scheduler", "gateway"):
             if getattr(fresh.tables, name) != getattr(before.tables, name):
                 later.append(f"[{name}]")
         # What waits for a restart is said again at the next reload.

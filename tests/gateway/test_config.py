@@ -137,6 +137,8 @@ def test_what_is_shown_can_be_read_again_and_says_where_it_is_from(file: Path) -
         ("[pool]\nmax_connection = 3", "did you mean 'pool.max_connections'?"),
         ("[pool]\nmax_connections = 0", "must be a whole number of at least 1"),
         ("[scheduler]\ntenants = []", "no such setting"),
+        ("[gateway]\ngrace = 5", "no such setting"),
+        ("[gateway]\nkeep_alive = -1", "must be a number above 0"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_remedy(text: str, said: str, tmp_path: Path) -> None:
