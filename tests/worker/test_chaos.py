@@ -11,12 +11,12 @@ from bench.worker_chaos import Chaos, look_at_tools, unleash
 
 
 async def test_killed_every_second(tmp_path: Path) -> None:
-    chaos = Chaos(jobs=60, turns=10, workers=4, concurrency=4, latency=0.03, lease=2.0, patience=120)
+    chaos = Chaos(jobs=48, turns=10, workers=4, concurrency=4, latency=0.1, lease=2.0, patience=120)
     aftermath = await unleash(f"sqlite:///{tmp_path}/jobs.db", chaos, tmp_path)
     print(aftermath.to_text(chaos))
     assert aftermath.wrong == ()
     assert aftermath.results == chaos.jobs
-    assert aftermath.kills >= 3
+    assert aftermath.kills >= 2
     assert aftermath.takes > chaos.jobs  # somebody was killed in the middle of something
 
 
