@@ -17,6 +17,7 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ class SocketSession:
     _running: dict[str, SocketTurn] = field(factory=dict, init=False)  # by the ids of their responses
     _ended: dict[str, None] = field(factory=dict, init=False)
     _waiting: int = field(default=0, init=False)  # bytes of creates that have not ended
+    _reading_since: float = field(default=math.inf, init=False)
     _fewer: trio.Event = field(factory=trio.Event, init=False)  # some have
     _goodbye: tuple[int, str] = field(default=(1000, ""), init=False)
     _nursery: trio.Nursery = field(init=False)
@@ -113,7 +115,10 @@ class SocketSession:
     async def _read(self) -> None:
         try:
             while True:
-                for message in await self.ws.receive():
+                self._reading_since = trio.current_time()
+                messages = await self.ws.receive()
+                self._reading_since = math.inf
+                for message in messages:
                     try:
                         self._receive(message)
                     except Refused as error:
@@ -218,7 +223,7 @@ class SocketSession:
             self.ws.ping()
             asked = trio.current_time()
             await trio.sleep(patience)
-            if self.ws.last_inbound < asked:
+            if self.ws.last_inbound < asked and self._reading_since <= asked:  # unread, its answer waits, too
                 log.info("a client of %s has gone without a word", self.caller.name)
                 self._end(SILENT, "keepalive ping timeout")
 

@@ -11,7 +11,7 @@ from trio_websocket import ConnectionRejected
 from pool.emulator import EmulatorSettings, context_digest
 from pool.settings import Lanes
 from scheduler.gateway.settings import GatewaySettings
-from tests.emulator.client import answers, connected, knobs, said, user
+from tests.emulator.client import Client, answers, connected, knobs, said, user
 from tests.gateway.stage import KEY, Stage, staged
 
 TURN = {"input": "hello", "metadata": knobs("calls=0")}
@@ -368,3 +368,76 @@ async def test_each_caller_has_its_own_memory(autojump_clock: trio.abc.Clock) ->
         async with client_of(stage, authorization="Bearer two") as two:
             error = await two.turn(input="mine?", previous_response_id=parent)
             assert error["error"]["code"] == "previous_response_not_found"
+
+
+async def hand_made(stage: Stage, head: bytes) -> trio.abc.Stream:
+    """Say a head to the gateway, and return the client's end of the connection, on which nobody answers pings."""
+    near, far = trio.testing.memory_stream_pair()
+    stage.network.nursery.start_soon(stage.gateway.handle, far)
+    await near.send_all(b"GET /v1/responses HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n")
+    return near
+
+
+UPGRADE = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+
+
+async def test_an_upgrade_that_is_no_handshake(autojump_clock: trio.abc.Clock) -> None:
+    async with staged(policy="open") as stage:
+        client = await hand_made(stage, UPGRADE)
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 400")
+        await client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        stage.assert_quiet()
+
+
+async def test_a_client_without_a_sign_of_life_is_let_go(autojump_clock: trio.abc.Clock) -> None:
+    async with staged(policy="open") as stage:
+        began = trio.current_time()
+        client = await hand_made(stage, UPGRADE + b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+        got = b""
+        while data := await client.receive_some():
+            got += data
+        assert b"101 Switching Protocols" in got
+        assert b"\x03\xf3keepalive ping timeout" in got  # 1011
+        assert 40 <= trio.current_time() - began <= 45
+        await trio.testing.wait_all_tasks_blocked()
+        stage.assert_quiet()
+
+
+async def test_a_client_that_answers_pings_may_be_silent(autojump_clock: trio.abc.Clock) -> None:
+    async with staged() as stage, client_of(stage) as client:
+        await trio.sleep(1000)
+        assert (await client.turn(**TURN))["type"] == "response.completed"
+
+
+async def test_what_waits_is_bounded_and_its_client_not_forgotten(autojump_clock: trio.abc.Clock) -> None:
+    settings = GatewaySettings(max_waiting=1024)
+    server = EmulatorSettings(latency="base=100")  # longer than a client may be silent
+
+    async def ask(client: Client) -> None:
+        for number in range(8):
+            await client.send(**{**TURN, "input": f"{number} {'x' * 1000}"})
+
+    async with (
+        staged(server, settings=settings) as stage,
+        client_of(stage) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(ask, client)
+        for number in range(8):
+            done = (await client.rest())[-1]
+            assert said(done).endswith(digest(user(f"{number} {'x' * 1000}")))
+
+
+async def test_a_socket_that_breaks_ends_its_turns(autojump_clock: trio.abc.Clock) -> None:
+    async with staged(EmulatorSettings(latency="base=1,output=0.1"), policy="open") as stage:
+        client = await hand_made(stage, UPGRADE + b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+        await client.receive_some()
+        create = b'{"type":"response.create","model":"m","input":"x"}'
+        masked = bytes((0x81, 0x80 | len(create), 0, 0, 0, 0)) + create
+        await client.send_all(masked)
+        while b"output_text.delta" not in await client.receive_some():
+            pass
+        await trio.aclose_forcefully(client)
+        await trio.sleep(60)
+        stage.assert_quiet()
