@@ -28,7 +28,7 @@ from pool.settings import PoolSettings
 from pool.slots import Conn, Lane
 from pool.steering import Steering
 from pool.tap import Tap
-from pool.wire.codec import encode_parts, event_of, parse
+from pool.wire.codec import encode_parts, event_of_peek, parse, read
 from pool.wire.cycle import Cycle, CycleState, Finished
 from pool.wire.events import (
     JSON,
@@ -141,21 +141,21 @@ class Connection:
         """Hand one message to its lane."""
         if type(text) is not str:
             raise RemoteProtocolError("a binary message")
-        payload = parse(text)
+        found = read(text)
         if self.tap is not None:
-            self.tap.received(self.conn, payload, text)
-        stream_id = payload.get("stream_id")
-        if payload["type"] == "error" and not self.expired:
-            self._notice(event_of(payload))
+            self.tap.received(self.conn, parse(text), text)
+        stream_id = found.stream_id
+        if found.type == "error" and not self.expired:
+            self._notice(event_of_peek(found, text))
         exchange = self.exchanges.get(stream_id)
         if exchange is None:
-            stream_id, exchange = self._unclaimed(payload)
+            stream_id, exchange = self._unclaimed(parse(text))
             if exchange is None:
                 self.strays += 1
                 return
         strays = exchange.cycle.strays
         try:
-            finished = exchange.feed(payload, len(text), text=text)
+            finished = exchange.feed(found, text)
         except RemoteProtocolError:
             self.memory.failed(stream_id)
             self._over(stream_id, exchange)

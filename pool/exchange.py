@@ -18,9 +18,10 @@ from attrs import define, field
 from pool.errors import ConnectionLost, LaneOverflow, PoolError, RemoteProtocolError
 from pool.slots import Lane
 from pool.steering import Steering, Steerings, refusal_of
-from pool.wire.codec import event_of
+from pool.wire.codec import event_of_peek
 from pool.wire.cycle import Cycle, Finished
 from pool.wire.events import STARTED, STEER, TERMINAL, ErrorEvent, ServerEvent, SteerEvent
+from pool.wire.peek import Peek
 
 ANSWER_PATIENCE = 10.0  # s, for the answer to a steer, once the response has ended
 ACTED = STARTED | STEER | TERMINAL | {"response.output_item.done", "error"}
@@ -67,10 +68,8 @@ class Exchange:
         """The response has ended, one way or the other; nothing more will be fed."""
         return self.finished is not None or self.error is not None
 
-    def feed(
-        self, payload: dict[str, object], size: int, now: float | None = None, *, text: str = ""
-    ) -> Finished | None:
-        """Take one message of `size` bytes (`text`, as it came); return the response's end if this was it.
+    def feed(self, found: Peek, text: str, now: float | None = None) -> Finished | None:
+        """Take one message, of which `found` has been read; return the response's end if this was it.
 
         Raises:
             RemoteProtocolError: the lane cannot be trusted any more. The consumer gets the same error.
@@ -79,13 +78,13 @@ class Exchange:
         if self.first_event_at is None:
             self.first_event_at = trio.current_time() if now is None else now
             self._begin()
-        kind = payload["type"]
+        kind = found.type
         if self.first_output_at is None and kind not in STARTED:
             self.first_output_at = trio.current_time() if now is None else now
         event: ServerEvent | None = None
         if kind in ACTED:
             try:
-                event = event_of(payload, text)
+                event = event_of_peek(found, text)
                 finished = self.cycle.receive(self._steered(event) if self.steerings.all else event)
             except RemoteProtocolError as error:
                 self.fail(error)
@@ -94,10 +93,10 @@ class Exchange:
                 self._end(finished, trio.current_time() if now is None else now)
         if self.streaming and self.overflow is None:
             if event is None:
-                event = event_of(payload, text)
+                event = event_of_peek(found, text)
                 if self.at_once is not None and not self._queue and self.at_once(event):
                     return None
-            self._push(event, size)
+            self._push(event, len(text))
         if self.finished is not None:
             self._wake.set()
         return self.finished

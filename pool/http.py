@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -34,9 +34,10 @@ from pool.settings import Endpoint, PoolSettings
 from pool.sse import EventReader
 from pool.tap import Tap, hide
 from pool.transport import Transport
-from pool.wire.codec import encode_http_body, event_of, parse
+from pool.wire.codec import encode_http_body, event_of_peek, parse, read, to_json
 from pool.wire.cycle import Cycle, Finished
 from pool.wire.events import STARTED, ResponseCreate, ServerEvent
+from pool.wire.peek import Peek
 
 NAME = "http"  # what logs and placements call the connection and the lane
 TAIL = 0.1  # s, for the end of the stream after the terminal event: then the connection can be used again
@@ -148,7 +149,7 @@ class HttpClient:
         method: str,
         path: str,
         headers: list[tuple[bytes, bytes]],
-        body: bytes | AsyncIterable[bytes] | None,
+        body: bytes | AsyncIterator[bytes] | None,
         answer: Answer,
     ) -> contextlib.AbstractAsyncContextManager[httpcore2.Response]:
         """Send a request of any kind; `answer` is told how far it has come. Raises what httpcore does."""
@@ -265,7 +266,8 @@ class HttpExchange:
 
     def refuse(self, payload: dict[str, Any]) -> None:
         """Take the one event that says that there is no response."""
-        self._take(payload)
+        text = to_json(payload).decode()
+        self._take(read(text), text)
 
     async def batch(self) -> list[ServerEvent]:
         """Wait for events and return those at hand; empty after the terminal one.
@@ -280,7 +282,7 @@ class HttpExchange:
             return [self.finished.error] if self.finished.error is not None else []
         events: list[ServerEvent] = []
         while not events and self.finished is None:
-            events = [event_of(payload, text) for payload, text in await self._more()]
+            events = [event_of_peek(found, text) for found, text in await self._more()]
         return events
 
     async def result(self) -> Finished:
@@ -295,28 +297,36 @@ class HttpExchange:
             while await self._answer.chunk():
                 pass
 
-    async def _more(self) -> list[tuple[dict[str, Any], str]]:
+    async def _more(self) -> list[tuple[Peek, str]]:
         started = self.first_event_at is not None
         chunk = await self._answer.chunk(started=started)
         if not chunk:
             raise ConnectionLost("the stream ended before the response did", sent=True, started=started)
-        payloads: list[tuple[dict[str, Any], str]] = []
+        messages: list[tuple[Peek, str]] = []
         for data in self._reader.feed(chunk):
             if self.finished is None and data != b"[DONE]":
-                payload = parse(data)
-                self._take(payload, data)
-                payloads.append((payload, data.decode()))
-        return payloads
+                text = _text(data)
+                found = read(text)
+                self._take(found, text)
+                messages.append((found, text))
+        return messages
 
-    def _take(self, payload: dict[str, Any], text: bytes = b"") -> None:
+    def _take(self, found: Peek, text: str) -> None:
         now = trio.current_time()
         if self._tap is not None:
-            self._tap.received(self.name, payload, text)
+            self._tap.received(self.name, parse(text), text)
         if self.first_event_at is None:
             self.first_event_at = now
-        if self.first_output_at is None and payload["type"] not in STARTED:
+        if self.first_output_at is None and found.type not in STARTED:
             self.first_output_at = now
-        if payload["type"] in ACTED:
-            self.finished = self._cycle.receive(event_of(payload))
+        if found.type in ACTED:
+            self.finished = self._cycle.receive(event_of_peek(found, text))
             if self.finished is not None:
                 self.ended_at = now
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError(f"a message that is not UTF-8: {error}") from None

@@ -41,7 +41,7 @@ IMPURE_MODULES = ("trio", "time", "socket", "asyncio", "threading", "subprocess"
 # A library that is dangerous, slow to import or easy to misuse has one place.
 ONLY_IN = {
     "matplotlib": ("scheduler/capacity/charts.py",),
-    "msgspec": ("pool/wire/codec.py", "scheduler/tools/schema.py"),
+    "msgspec": ("pool/wire/codec.py", "pool/wire/peek.py", "scheduler/tools/schema.py"),
     "cattrs": ("pool/wire/codec.py",),
     "json": (),
     "trio_websocket": ("pool/dial.py", "pool/emulator/"),

@@ -21,7 +21,7 @@ def gather(
     seconds: float,
     now: float,
 ) -> PoolStats:
-    """Return the snapshot. `gone`: bytes sent and received on connections that ended; `seconds`: since opened."""
+    """Return the snapshot. `gone`: bytes sent and received on connections that ended; `seconds`: since it opened."""
     ledger, alive = roster.ledger, list(connections)
     wires = [connection.wire for connection in alive if connection.wire is not None]
     sent, received = gone

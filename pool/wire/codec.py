@@ -1,10 +1,13 @@
 """Text <-> JSON <-> events: the one converter, cattrs over msgspec.
 
 Theory of operation
-    A message is parsed once, by msgspec, into plain JSON (`parse`). Most messages are deltas that nobody but
-    the caller looks at, so only the few types that warmline acts on are structured further (`event_of`), by
-    cattrs, into the classes of `events`; the rest become a bare `ServerEvent`. Whatever came in stays whole in
-    `payload`, because callers need fields that we have never heard of.
+    A message is read by `read`, no further than warmline acts on it (see `peek`). Most messages are deltas that
+    nobody but the caller looks at, so only the few types that warmline acts on are structured further
+    (`event_of_peek`) into the classes of `events`; the rest become a bare `ServerEvent`. Whatever came in can still
+    be had whole, as its `payload`, because callers need fields that we have never heard of.
+
+    What is not as `peek` expects, and what is rare, is parsed into plain JSON (`parse`) and structured by cattrs
+    (`event_of`), which says what is wrong with it.
 
     The other way, a `response.create` is joined from parts that are already JSON (`encode`): a conversation
     encodes its items once, a run its instructions and tools once, and each turn only concatenates.
@@ -38,12 +41,19 @@ from pool.wire.events import (
     ServerEvent,
     SteerEvent,
 )
+from pool.wire.peek import Peek, Snapshot, peek, whole
 
-to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Snapshot):
+        return value.whole
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+to_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_plain).encode
 """Encode parsed JSON (or anything msgspec knows) compactly, in UTF-8."""
 
-from_json: Callable[[str | bytes], Any] = msgspec.json.Decoder().decode
-"""Parse JSON. Raises `ValueError` (with the byte offset) for anything that is not."""
+from_json = whole
 
 
 def encoded(value: Any) -> Encoded:
@@ -170,6 +180,40 @@ def parse(text: str | bytes) -> dict[str, Any]:
     return payload
 
 
+def read(text: str | bytes) -> Peek:
+    """Read one message no further than it is acted on.
+
+    Raises:
+        RemoteProtocolError: it is no JSON object with a `type`.
+    """
+    found = peek(text)
+    if found is None:
+        payload = parse(text)
+        found = Peek(payload["type"], payload.get("stream_id"))
+    return found
+
+
+def event_of_peek(found: Peek, text: str) -> ServerEvent:
+    """Turn a message that was read into its event. Raises as `event_of`."""
+    kind, shell = found.type, found.response
+    if kind not in _STRUCTURE:
+        return ServerEvent(type=kind, stream_id=found.stream_id, text=text)
+    if shell is None:
+        return event_of(parse(text), text)
+    if kind in STARTED:
+        return ResponseStarted(type=kind, stream_id=found.stream_id, text=text, response_id=shell.id)
+    if kind in TERMINAL:
+        return ResponseEnded(
+            type=kind,
+            stream_id=found.stream_id,
+            text=text,
+            response_id=shell.id,
+            status=shell.status or kind.removeprefix("response."),
+            response=Snapshot(shell, text),
+        )
+    return event_of(parse(text), text)
+
+
 def event_of(payload: dict[str, Any], text: str = "") -> ServerEvent:
     """Turn a parsed message into its event; an unknown type becomes a plain `ServerEvent`. `text`: as it came.
 
@@ -236,7 +280,7 @@ _steer = _with_payload(SteerEvent)
 def _head(payload: dict[str, Any], text: str) -> dict[str, Any]:
     return {
         "type": payload["type"],
-        "payload": payload,
+        "_payload": payload,
         "stream_id": payload.get("stream_id"),
         "text": text,
     }

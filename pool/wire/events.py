@@ -1,7 +1,7 @@
 """Typed client and server events. Anything that this library has not heard of passes through untouched.
 
-Every server event keeps its parsed JSON whole in `payload`; the typed fields beside it are only what warmline
-itself acts on. Client events are what a caller may send; `codec` writes them.
+Every server event gives its JSON whole as `payload`; the typed fields beside it are only what warmline itself acts
+on. Client events are what a caller may send; `codec` writes them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
+
+from pool.wire.peek import whole
 
 JSON = Mapping[str, Any]
 NOTHING: JSON = {}
@@ -66,9 +68,17 @@ class ServerEvent:
     """
 
     type: str
-    payload: JSON = field(default=NOTHING, repr=False)
+    _payload: JSON | None = field(default=None, repr=False)  # None: not parsed yet
     stream_id: str | None = None
     text: str = field(default="", repr=False, eq=False)
+
+    @property
+    def payload(self) -> JSON:
+        """All of it, as parsed JSON; it is parsed when it is first asked for."""
+        if self._payload is None:
+            object.__setattr__(self, "_payload", whole(self.text) if self.text else NOTHING)
+        assert self._payload is not None
+        return self._payload
 
 
 @frozen(kw_only=True)
