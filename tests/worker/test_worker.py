@@ -9,7 +9,10 @@ import trio
 
 from pool.emulator import EmulatorSettings, Latency
 from pool.wire.codec import from_json
+from scheduler.agent import Agent
+from scheduler.tools import tool
 from scheduler.worker.queue import QueueSettings, State
+from scheduler.worker.steps import ALLOWED, answer_step
 from scheduler.worker.worker import Phase, Why, Worker
 from tests.worker.desk import LEASE, Desk, desk, job, steps_text
 
@@ -189,13 +192,11 @@ async def test_what_may_pass_is_tried_again(autojump_clock: object) -> None:
         async def look(at: str) -> str:
             """Look."""
             nonlocal broken
+            await trio.lowlevel.checkpoint()
             broken -= 1
             if broken >= 0:
                 raise ConnectionError("the database is away")
             return at
-
-        from scheduler.agent import Agent
-        from scheduler.tools import tool
 
         agent = Agent(model="emulated", tools=[tool(fatal=(ConnectionError,))(look)])
         await d.put(job("one", "calls=1"))
@@ -276,8 +277,6 @@ async def test_a_tool_that_must_not_run_twice_waits_for_a_person(autojump_clock:
 
 @pytest.mark.parametrize("answered", [False, True])
 async def test_and_the_person_says_how_it_goes_on(autojump_clock: object, answered: bool) -> None:
-    from scheduler.worker.steps import ALLOWED, answer_step
-
     async with desk(server=SLOW, tool_seconds=5.0, repeatable=False) as d:
         await d.put(job("one", "calls=2"))
         first = d.hire()
