@@ -16,7 +16,7 @@ from pool.errors import (
     SettingsError,
 )
 from pool.wire.refusal import Refused
-from scheduler.errors import AdmissionQueueFull, DeadlineExceeded, RetryBudgetExceeded
+from scheduler.errors import AdmissionQueueFull, DeadlineExceeded, InputInvalid, RetryBudgetExceeded
 
 BAD_GATEWAY, UNAVAILABLE, TIMED_OUT, TOO_LARGE = 502, 503, 504, 413
 SOON = 1.0  # s, to try again after something passing
@@ -72,6 +72,8 @@ def refused(error: BaseException) -> Refused:
             return _ours("The gateway is shutting down.", UNAVAILABLE, "shutting_down", SOON)
         case LaneOverflow():
             return _ours(f"The client reads too slowly: {error}.", UNAVAILABLE, "client_too_slow")
+        case InputInvalid():
+            return Refused(f"Invalid value: {error}.", code="invalid_value", param=error.where)
         case SettingsError():
             return _ours(f"The gateway cannot serve this: {error}.", BAD_GATEWAY, "gateway_misconfigured")
         case _:

@@ -82,7 +82,7 @@ async def serve_gateway(
                 trio.SSLStream(stream, tls, server_side=True, https_compatible=True), address
             )
 
-    async def serve(*, task_status: trio.TaskStatus[object]) -> None:
+    async def serve(*, task_status: trio.TaskStatus[object]) -> None:  # noqa: ASYNC128  # serve_listeners does
         with running._serving:
             async with trio.open_nursery() as clients:
                 with running._accepting:

@@ -143,7 +143,9 @@ class Upstreams:
         """Those that are open."""
         return [one for one in self._open.values() if one.open]
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(  # noqa: ASYNC114  # a method
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Own the upstreams until cancelled; then all are closed."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

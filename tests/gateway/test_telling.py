@@ -24,7 +24,7 @@ from pool.wire.codec import from_json, parse, split_array, split_object, to_json
 from pool.wire.events import Encoded, ServerEvent
 from pool.wire.refusal import Refused
 from scheduler.attempts import Restarted
-from scheduler.errors import AdmissionQueueFull, DeadlineExceeded, RetryBudgetExceeded
+from scheduler.errors import AdmissionQueueFull, DeadlineExceeded, InputInvalid, RetryBudgetExceeded
 from scheduler.gateway.asked import read_create
 from scheduler.gateway.errors import refused
 from scheduler.gateway.frames import Voice, relabelled, sse
@@ -244,6 +244,7 @@ def test_output_that_the_end_leaves_out_is_put_there() -> None:
         (DeadlineExceeded("queued", tenant="t", allowed=1, elapsed=1, turns=0), 504, "deadline_exceeded"),
         (PoolClosed("closed"), 503, "shutting_down"),
         (LaneOverflow(events=1, size=1), 503, "client_too_slow"),
+        (InputInvalid("input[0]", "is no JSON", "mend it"), 400, "invalid_value"),
         (SettingsError("key", "(hidden)", "is empty"), 502, "gateway_misconfigured"),
         (RemoteProtocolError("nonsense"), 502, "upstream_error"),
         (ResponseFailed("no", code="rate_limit_exceeded", started=True), 429, "rate_limit_exceeded"),
