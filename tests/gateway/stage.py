@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -86,3 +86,11 @@ async def staged(
         await nursery.start(upstreams.run)
         yield Stage(Gateway(upstreams, upstreams.settings, ring), network, http_side)
         nursery.cancel_scope.cancel()
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    """Let others work until it is so."""
+    while True:
+        await trio.lowlevel.checkpoint()
+        if ready():
+            return

@@ -37,7 +37,7 @@ from scheduler.gateway.operator import ready, take_over
 from scheduler.gateway.server import RunningGateway, serve_gateway
 from scheduler.gateway.tables import SHOWN, table_of
 from tests.emulator.client import connected, knobs
-from tests.gateway.stage import Stage, staged
+from tests.gateway.stage import Stage, staged, until
 
 TURN = {"input": "hello", "metadata": knobs("calls=0")}
 
@@ -163,7 +163,9 @@ def test_there_is_no_other_table() -> None:
         table_of("secrets", None, now=0, settings=())  # type: ignore[arg-type]  # it is not looked at
 
 
-async def served(gateway: Gateway, where: Path, told: trio.Event, *, task_status: Any) -> None:
+async def served(
+    gateway: Gateway, where: Path, told: trio.Event, up: trio.MemorySendChannel[RunningGateway]
+) -> None:
     """Serve a gateway and its admin socket in place of whoever is there, until told to stop; then stop gracefully."""
     stop = trio.Event()
     taken = await take_over(str(where))
@@ -172,7 +174,7 @@ async def served(gateway: Gateway, where: Path, told: trio.Event, *, task_status
         async with serve_admin(Admin(running, stop=stop.set), str(where)):
             if taken is not None:
                 await ready(taken[1])
-            task_status.started(running)
+            await up.send(running)
             await stop.wait()
         await running.stop(20)
         assert running.gateway.crashes == 0
@@ -212,19 +214,21 @@ async def test_a_restart_refuses_nobody(tmp_path: Path) -> None:
         staged(policy="open") as third,
     ):
         gateways = [first.gateway, second.gateway, third.gateway]
+        say, hear = trio.open_memory_channel[RunningGateway](1)
         stopped = [trio.Event() for _ in gateways]
         async with trio.open_nursery() as nursery:
-            running = await nursery.start(served, gateways[0], where, stopped[0])
+            nursery.start_soon(served, gateways[0], where, stopped[0], say)
+            running = await hear.receive()
             assert stat.S_IMODE(os.stat(where).st_mode) == 0o600
             for again in (1, 1, 1, 4, 4):
                 nursery.start_soon(partial(visit, running, again=again))
             for gateway, told, before in zip(gateways[1:], stopped[1:], stopped, strict=False):
-                while not gateways[gateways.index(gateway) - 1].counts["requests"] > 50:
-                    await trio.lowlevel.checkpoint()
-                await nursery.start(served, gateway, where, told)
+                earlier = gateways[gateways.index(gateway) - 1]
+                await until(lambda earlier=earlier: earlier.counts["requests"] > 50)  # type: ignore[misc]  # a default
+                nursery.start_soon(served, gateway, where, told, say)
+                await hear.receive()
                 await before.wait()
-            while not gateways[-1].counts["requests"] > 50:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: gateways[-1].counts["requests"] > 50)
             over = True
             nursery.cancel_scope.deadline = trio.current_time() + 0.2
     assert failures == 0
@@ -234,7 +238,9 @@ async def test_a_restart_refuses_nobody(tmp_path: Path) -> None:
 async def test_a_takeover_that_is_not_completed_changes_nothing(tmp_path: Path) -> None:
     where = tmp_path / "admin.sock"
     async with staged(policy="open") as stage, trio.open_nursery() as nursery:
-        running = await nursery.start(served, stage.gateway, where, trio.Event())
+        say, hear = trio.open_memory_channel[RunningGateway](1)
+        nursery.start_soon(served, stage.gateway, where, trio.Event(), say)
+        running = await hear.receive()
         taken = await take_over(str(where))
         assert taken is not None
         await taken[1].aclose()

@@ -23,7 +23,7 @@ from scheduler.gateway.keys import digest_of
 from scheduler.gateway.reload import Reload
 from scheduler.gateway.server import RunningGateway
 from tests.emulator.client import connected, knobs
-from tests.gateway.stage import staged
+from tests.gateway.stage import staged, until
 
 
 def operating(admin: str | None = None, **said: Any) -> Operating:
@@ -117,8 +117,7 @@ async def test_the_operators_door_of_a_running_gateway(tmp_path: Path) -> None:
                     raise AssertionError
             written(tmp_path / "serve.toml", "one", "two")
             signal.raise_signal(signal.SIGHUP)
-            while len(stage.gateway.keys.keys) < 2:
-                await trio.lowlevel.checkpoint()
+            await until(lambda: len(stage.gateway.keys.keys) == 2)
         assert os.listdir(tmp_path) == ["serve.toml"]
         async with operating("none").serve(running):
             pass

@@ -77,7 +77,7 @@ async def passing(max_body: int = 1 << 20, *, down: bool = False) -> AsyncIterat
     client = HttpClient(endpoint, PoolSettings(), 4, connect)
     exchange = Exchange(near, servers, HttpConnection(far, max_body=max_body))
 
-    async def serve() -> None:
+    async def pass_one() -> None:
         head = await exchange.http.next_head(5)
         assert head is not None
         try:
@@ -87,7 +87,7 @@ async def passing(max_body: int = 1 << 20, *, down: bool = False) -> AsyncIterat
             exchange.outcome.append(error)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
+        nursery.start_soon(pass_one)
         yield exchange
         nursery.cancel_scope.cancel()
         await client.aclose()

@@ -319,7 +319,7 @@ async def test_it_has_no_age_unless_it_is_given_one(autojump_clock: trio.abc.Clo
 
 async def test_nobody_comes_in_without_a_key(autojump_clock: trio.abc.Clock) -> None:
     async with staged(policy="forward") as stage:
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.RaisesGroup(ConnectionRejected, flatten_subgroups=True) as caught:
             async with connected(stage.gateway):
                 raise AssertionError
         leaf: BaseException = caught.value
