@@ -40,9 +40,7 @@ def table_of(what: str, gateway: Gateway, *, now: float, settings: Sequence[Sequ
         raise SettingsError("show", what, f"there is {', '.join(SHOWN)}")
     columns, rows_of = _TABLES[what]
     upstreams = sorted(gateway.upstreams.all, key=lambda one: one.name)
-    rows = [
-        (one.name, *row) for one in upstreams for row in rows_of(one, one.scheduler.pool.view(), now)
-    ]
+    rows = [(one.name, *row) for one in upstreams for row in rows_of(one, one.scheduler.pool.view(), now)]
     return Table(columns=("upstream", *columns), rows=rows)
 
 
