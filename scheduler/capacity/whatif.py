@@ -65,7 +65,7 @@ def _outage(plan: Plan) -> WhatIf:
     turns = max(200, min(plan.question.turns, round(base.load.turn_rate * AFTERWARDS)))
     outcome = simulate(evolve(base, outage=LOST), seed=1, turns=turns)
     return WhatIf(
-        name=f"a tenth of the sockets lost, next {outcome.seconds:.0f} s",
+        name=f"a tenth of sockets lost, next {outcome.seconds:.0f} s",
         outcome=outcome,
         connections=plan.connections,
         met=plan.question.target.met(outcome),
