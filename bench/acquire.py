@@ -42,7 +42,10 @@ class Silent:
         """Just now."""
         return trio.current_time()
 
-    async def receive(self) -> Sequence[str | bytes]:
+    def listen(self, take: Callable[[str], None]) -> None:
+        """Do nothing: nothing comes."""
+
+    async def receive(self) -> str | bytes:
         """Wait for ever."""
         await trio.sleep_forever()
         raise AssertionError

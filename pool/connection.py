@@ -69,6 +69,7 @@ class Connection:
     memory: Memory = field(factory=Memory, init=False)
     wire: Wire | None = field(default=None, init=False)
     closed: WireClosed | None = field(default=None, init=False)  # how the server ended it
+    _nonsense: RemoteProtocolError | None = field(default=None, init=False)  # it said what no server may say
     pinged_at: float | None = field(default=None, init=False)
     used: bool = field(default=False, init=False)  # a create has left on it
     strays: int = field(default=0, init=False)
@@ -98,24 +99,36 @@ class Connection:
         self.wire = wire
         self.on_open(self)
         try:
+            wire.listen(self._taken)
             with self._reading:
-                while True:
-                    for message in await wire.receive():
-                        self._take(message)
+                while self._nonsense is None:
+                    self._take(await wire.receive())
         except WireClosed as end:
             self.closed = end
         except trio.Cancelled:  # with everything around it: not the server's doing
             self.why = self.why or "closed"
             raise
         except RemoteProtocolError as error:
-            self.closed = WireClosed(1002, str(error))
+            self._nonsense = error
         finally:
+            if self._nonsense is not None:
+                self.closed = WireClosed(1002, str(self._nonsense))
             self.wire = None
             self.bytes_sent, self.bytes_received = wire.bytes_out, wire.bytes_in
             self.memory.clear()
             # First the roster, then the waiting turns: their next try must not be given this connection again.
             self.on_end(self)
             self._fail_all(self.closed)
+
+    def _taken(self, text: str) -> None:
+        """Take a message in the pass that read it: whatever is wrong with it is this connection's alone."""
+        if self.wire is None or self._nonsense is not None:
+            return  # what comes after the end is for nobody
+        try:
+            self._take(text)
+        except RemoteProtocolError as error:
+            self._nonsense = error
+            self._reading.cancel()
 
     def _fail_all(self, closed: WireClosed | None) -> None:
         code, reason = (closed.code, closed.reason) if closed is not None else (None, self.why)

@@ -56,8 +56,12 @@ class Wire(Protocol):
         """When the last byte came in, on trio's clock; control frames count too."""
         ...
 
-    async def receive(self) -> Sequence[str | bytes]:
-        """Wait for messages, and return those at hand, in order. Raises `WireClosed`."""
+    def listen(self, take: Callable[[str], None]) -> None:
+        """Give the messages to `take` as they are read. It must neither wait nor raise."""
+        ...
+
+    async def receive(self) -> str | bytes:
+        """Wait for a message that is not given that way. Raises `WireClosed`."""
         ...
 
     async def send(self, message: Sequence[bytes]) -> None:
@@ -86,11 +90,10 @@ Connect = Callable[[], Awaitable[trio.abc.Stream]]
 class _WebSocketWire:
     """`Wire` over trio-websocket, which only sees what is not a plain message, and sends what is not one."""
 
-    __slots__ = ("_line", "_plain", "_socket")
+    __slots__ = ("_line", "_socket")
 
     def __init__(self, socket: trio_websocket.WebSocketConnection, line: Line) -> None:
         self._socket, self._line = socket, line
-        self._plain = True
 
     @property
     def bytes_in(self) -> int:
@@ -104,14 +107,12 @@ class _WebSocketWire:
     def last_inbound(self) -> float:
         return self._line.last_inbound
 
-    async def receive(self) -> Sequence[str | bytes]:
-        if self._plain:
-            messages = await self._line.messages()
-            if messages:
-                return messages
-            self._plain = False
+    def listen(self, take: Callable[[str], None]) -> None:
+        self._line.listen(take)
+
+    async def receive(self) -> str | bytes:
         try:
-            return [await self._socket.get_message()]
+            return await self._socket.get_message()
         except trio_websocket.ConnectionClosed as closed:
             raise _closed(closed) from None
 

@@ -121,9 +121,9 @@ class Ledger:
                 conn.idle_since = now
                 self.idle[conn] = None
         self.shelf.put(lane)
-        if conn.has_room is not had_room:  # the last slot was taken or freed: it concerns every lane
+        if conn.has_room is not had_room:  # the last slot was taken or freed: it concerns every idle lane
             for other in conn.lanes:
-                if other is not lane:
+                if other is not lane and other not in conn.busy:
                     self.shelf.put(other)
 
     def claim(self, lane: Lane, hold: Hold) -> None:

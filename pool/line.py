@@ -2,21 +2,19 @@
 
 Theory of operation
     The library's own reader drives this stream: it calls `receive_some` whenever it wants bytes, also on an idle
-    connection. Each read is parted by a `Sieve`. The messages go to an inbox, from which the connection's task
-    takes them all at once; the library gets what is left of the read, or, when that is nothing, the next one.
+    connection. Each read is parted by a `Sieve`. The messages are given to `take` there and then, in the pass of the
+    event loop that read them: waking a task for each read would cost as much as the read. The library gets what is
+    left of the read, or, when that is nothing, the next one.
 
     What is sent goes the other way round: messages are framed here, and beside them goes what the library has to
     say, whole frames too. A lock keeps the one out of the middle of the other. After the library's farewell, a close
     frame, no message may follow.
-
-    The inbox needs no bound of its own: whoever waits on it is woken in the pass of the event loop that follows a
-    read, so it never holds more than two of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -41,22 +39,20 @@ class Line(trio.abc.Stream):
         self._transport = transport
         self._receive = transport.receive_some
         self._sieve = Sieve(max_message)
-        self._inbox: list[str] = []
-        # Set while there is something in the inbox, and for good when nothing will be
-        self._came = trio.Event()
+        self._early: list[str] = []  # messages that came before anybody took them
+        self._take: Callable[[str], None] = self._early.append
         self.bytes_in = self.bytes_out = 0
         self.upgraded = False
         self._parting = False  # a close frame has been sent
         self._sending = trio.Lock()
         self.last_inbound = trio.current_time()
 
-    async def messages(self) -> list[str]:
-        """Wait for messages; none at all means that all that follow come from the library, and their end too."""
-        await self._came.wait()
-        messages, self._inbox = self._inbox, []
-        if not self._sieve.through:
-            self._came = trio.Event()
-        return messages
+    def listen(self, take: Callable[[str], None]) -> None:
+        """Give every plain message to `take`, those that have come before too. It must neither wait nor raise."""
+        self._take = take
+        for message in self._early:
+            take(message)
+        self._early.clear()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         while True:
@@ -68,11 +64,10 @@ class Line(trio.abc.Stream):
             self.bytes_in += len(data)
             self.last_inbound = trio.current_time()
             messages, rest = self._sieve.feed(data)
-            self._inbox += messages
+            for message in messages:
+                self._take(message)
             if not data:
                 self._ended()
-            elif messages or self._sieve.through:
-                self._came.set()
             if rest or not data:
                 return rest
 
@@ -114,6 +109,5 @@ class Line(trio.abc.Stream):
     def _ended(self) -> None:
         """Whatever comes now is the library's to say."""
         self._sieve.through = True
-        self._came.set()
         if not self.upgraded:
             raise HandshakeLost from None

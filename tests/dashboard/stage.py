@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -42,7 +42,10 @@ class SilentWire:
         """Never silent for long, as far as the pool can tell."""
         return trio.current_time()
 
-    async def receive(self) -> Sequence[str | bytes]:
+    def listen(self, take: Callable[[str], None]) -> None:
+        """Do nothing: nothing comes."""
+
+    async def receive(self) -> str | bytes:
         """Wait for the end."""
         await self.ended.wait()
         raise WireClosed(1011, "deploying")

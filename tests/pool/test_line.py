@@ -1,4 +1,4 @@
-"""The stream under the WebSocket library: who gets what, and who is woken when it ends."""
+"""The stream under the WebSocket library: who gets what, and what is sent in which order."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import (
-    MemoryReceiveStream,
-    MemorySendStream,
-    MockClock,
-    memory_stream_pair,
-    wait_all_tasks_blocked,
-)
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair, wait_all_tasks_blocked
 
 from pool.line import HandshakeLost, Line
+from pool.wire.frame import PIECE
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 PING = b"\x89\x01?"
+PONG = b"\x8a\x80\x00\xff\x00\xff"  # masked, with nothing in it; its key occurs nowhere else
 FRAGMENT = b"\x01\x01a"
 Peer = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 
@@ -36,50 +32,87 @@ async def upgraded() -> tuple[Line, Peer]:
     return line, peer
 
 
-async def test_messages_of_one_read_come_together_and_the_library_sees_the_rest() -> None:
+async def test_messages_are_given_in_the_read_that_brings_them_and_the_library_sees_the_rest() -> None:
     line, peer = await upgraded()
+    taken: list[str] = []
+    line.listen(taken.append)
     await peer.send_all(text("a") + PING + text("b"))
     assert await line.receive_some(100) == PING
-    assert await line.messages() == ["a", "b"]
+    assert taken == ["a", "b"]
     assert line.bytes_in == len(HEAD + text("a") + PING + text("b"))
+
+
+async def test_what_came_before_anybody_listened_is_given_first() -> None:
+    line, peer = await upgraded()
+    await peer.send_all(text("a") + PING)
+    await line.receive_some(100)
+    taken: list[str] = []
+    line.listen(taken.append)
+    await peer.send_all(text("b") + PING)
+    await line.receive_some(100)
+    assert taken == ["a", "b"]
 
 
 async def test_a_read_of_nothing_but_messages_is_followed_by_the_next(nursery: trio.Nursery) -> None:
     line, peer = await upgraded()
+    taken: list[str] = []
+    line.listen(taken.append)
     rest: list[bytes | bytearray] = []
 
     async def library() -> None:
         rest.append(await line.receive_some(100))
 
     nursery.start_soon(library)
-    for said in ("a", "b"):
-        await peer.send_all(text(said))
-        assert await line.messages() == [said]
+    for said in (["a"], ["a", "b"]):
+        await peer.send_all(text(said[-1]))
+        await wait_all_tasks_blocked()
+        assert taken == said
     assert not rest
     await peer.send_all(PING)
     await wait_all_tasks_blocked()
     assert rest == [PING]
 
 
-async def test_half_a_message_wakes_nobody(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_half_a_message_is_given_to_nobody(nursery: trio.Nursery) -> None:
     line, peer = await upgraded()
+    taken: list[str] = []
+    line.listen(taken.append)
     nursery.start_soon(line.receive_some, 100)
     await peer.send_all(text("whole")[:4])
-    with trio.move_on_after(1) as waiting:
-        await line.messages()
-    assert waiting.cancelled_caught
+    await wait_all_tasks_blocked()
+    assert taken == []
     await peer.send_all(text("whole")[4:])
-    assert await line.messages() == ["whole"]
+    await wait_all_tasks_blocked()
+    assert taken == ["whole"]
     nursery.cancel_scope.cancel()
 
 
-async def test_after_the_first_odd_frame_there_are_no_messages_any_more() -> None:
+async def test_after_the_first_odd_frame_everything_is_the_librarys() -> None:
     line, peer = await upgraded()
+    taken: list[str] = []
+    line.listen(taken.append)
     await peer.send_all(text("a") + FRAGMENT + text("b"))
     assert await line.receive_some(100) == FRAGMENT + text("b")
-    assert await line.messages() == ["a"]
-    assert await line.messages() == []
-    assert await line.messages() == []
+    assert taken == ["a"]
+
+
+async def test_a_message_and_what_the_library_says_do_not_mix(nursery: trio.Nursery) -> None:
+    line, peer = await upgraded()
+    said = b"x" * (3 * PIECE)
+    nursery.start_soon(line.send_message, [said])
+    await trio.lowlevel.checkpoint()
+    await line.send_all(PONG)
+    sent = bytes(await peer.receive_some(10**7))
+    assert sent.endswith(PONG)
+    assert sent.count(PONG) == 1
+    assert len(sent) == 14 + len(said) + len(PONG)
+
+
+async def test_after_a_farewell_there_are_no_more_messages() -> None:
+    line, _peer = await upgraded()
+    await line.send_all(b"\x88\x80abcd")
+    with pytest.raises(trio.ClosedResourceError):
+        await line.send_message([b"too late"])
 
 
 async def receive(line: Line) -> None:
@@ -92,28 +125,6 @@ async def send(line: Line) -> None:
 
 async def close(line: Line) -> None:
     await line.aclose()
-
-
-@pytest.mark.parametrize(("use", "error"), [(receive, None), (send, trio.BrokenResourceError), (close, None)])
-async def test_however_it_ends_whoever_waits_for_messages_is_told(
-    use: Callable[[Line], Awaitable[None]], error: type[Exception] | None, nursery: trio.Nursery
-) -> None:
-    line, peer = await upgraded()
-    told: list[list[str]] = []
-
-    async def wait() -> None:
-        told.append(await line.messages())
-
-    nursery.start_soon(wait)
-    await wait_all_tasks_blocked()
-    await peer.aclose()
-    if error is None:
-        await use(line)
-    else:
-        with pytest.raises(error):
-            await use(line)
-    await wait_all_tasks_blocked()
-    assert told == [[]]
 
 
 @pytest.mark.parametrize("use", [receive, send, close])
@@ -132,4 +143,3 @@ async def test_receiving_on_a_closed_transport_fails() -> None:
     await line.abandon()
     with pytest.raises(trio.ClosedResourceError):
         await line.receive_some(100)
-    assert await line.messages() == []

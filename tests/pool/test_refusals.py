@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 from trio.testing import MockClock
@@ -20,7 +20,10 @@ class Closing:
     bytes_in = bytes_out = 0
     last_inbound = 0.0
 
-    async def receive(self) -> list[str | bytes]:
+    def listen(self, take: Callable[[str], None]) -> None:
+        pass
+
+    async def receive(self) -> str | bytes:
         await trio.sleep(0.01)
         raise WireClosed(1008, "not entitled")
 
