@@ -24,6 +24,7 @@ ENGINES = {
     "rediss": "scheduler.worker.redis",
     "valkey": "scheduler.worker.redis",
     "valkeys": "scheduler.worker.redis",
+    "unix": "scheduler.worker.redis",
 }
 GROUP = "warmline.queues"
 """Entry points of other distributions: `mongodb = "my_package.queue:open_engine"`."""

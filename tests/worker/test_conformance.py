@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import trio
@@ -32,8 +31,8 @@ OOPS = Cause(type="Oops", message="it broke", code="E1")
 
 
 @pytest.fixture(params=STAGES)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
-    return STAGES[request.param](tmp_path)
+def stage(request: pytest.FixtureRequest) -> Stage:
+    return STAGES[request.param](request)
 
 
 @pytest.fixture

@@ -1,0 +1,3 @@
+local answer = ops[OP]()
+tell()
+return answer
