@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -34,7 +35,7 @@ from pool.wire.events import Encoded
 from scheduler.worker.client import put_all
 from scheduler.worker.engines import open_queue
 from scheduler.worker.job import Job
-from scheduler.worker.patience import insist
+from scheduler.worker.patience import FIRST_DELAY, insist
 from scheduler.worker.queue import Filter, Queue, QueueSettings, State
 from scheduler.worker.steps import resumed
 
@@ -103,6 +104,7 @@ class Hell:
     workers: list[subprocess.Popen[bytes]] = field(factory=list, init=False)
     killed: dict[int, float] = field(factory=dict, init=False)  # process id -> when, on the wall clock
     lost: list[float] = field(factory=list, init=False)
+    away: tuple[float, float] | None = field(default=None, init=False)  # when the queue was disturbed
 
     def hire(self) -> None:
         """Start a worker."""
@@ -168,7 +170,7 @@ async def unleash(
                     nursery.start_soon(_watch, hell, queue)
                     if disturb is not None:
                         after = (chaos.disturb_after or 0.5) * chaos.jobs
-                        nursery.start_soon(_disturb, queue, after, disturb)
+                        nursery.start_soon(_disturb, hell, queue, after, disturb)
                     await _until(queue, lambda counts: counts.done + counts.dead >= chaos.jobs)
                     nursery.cancel_scope.cancel()
                 seconds = trio.current_time() - began
@@ -184,9 +186,13 @@ async def _until(queue: Queue, true: Callable[..., bool]) -> None:
         await trio.sleep(LOOK)
 
 
-async def _disturb(queue: Queue, after: float, disturb: Callable[[], Awaitable[None]]) -> None:
+async def _disturb(hell: Hell, queue: Queue, after: float, disturb: Callable[[], Awaitable[None]]) -> None:
     await _until(queue, lambda counts: counts.done >= after)
+    began = time.time()
     await disturb()
+    ended = time.time()
+    # Those who were refused come back after a delay that doubles: at most as much later as it has lasted.
+    hell.away = began, ended + (ended - began) + FIRST_DELAY
 
 
 async def _kill_on(hell: Hell, queue: Queue) -> None:
@@ -238,7 +244,7 @@ async def _look_back(
         steps = [step.body for step in await queue.steps(job.id)]
         if not transcript_is_right(job.id, steps):
             wrong.append(f"{job.id}: the transcript is not what the model was shown")
-    run, repeated, amiss = look_at_tools(hell.log.read_text().splitlines(), hell.killed)
+    run, repeated, amiss = look_at_tools(hell.log.read_text().splitlines(), hell.killed, hell.away)
     wrong += amiss
     return Aftermath(
         seconds=seconds,
@@ -262,8 +268,13 @@ def transcript_is_right(job_id: str, steps: Sequence[bytes]) -> bool:
     return turn.text.endswith(f"context:{context_digest(shown)}")
 
 
-def look_at_tools(lines: Sequence[str], killed: Mapping[int, float]) -> tuple[int, int, list[str]]:
-    """Return how often tools ran, how often again, and every repetition that no kill explains."""
+def look_at_tools(
+    lines: Sequence[str], killed: Mapping[int, float], away: tuple[float, float] | None = None
+) -> tuple[int, int, list[str]]:
+    """Return how often tools ran, how often again, and every repetition that no kill explains.
+
+    `away`: from when until when the queue could not be reached, and results had to wait.
+    """
     begun: dict[str, list[int]] = defaultdict(list)
     ended: dict[tuple[str, int], float] = {}
     for line in lines:
@@ -278,8 +289,12 @@ def look_at_tools(lines: Sequence[str], killed: Mapping[int, float]) -> tuple[in
         for pid in runs[:-1]:
             if pid not in killed:
                 amiss.append(f"{call_id} ran again, and its worker {pid} had not been killed")
-            elif killed[pid] - ended.get((call_id, pid), math.inf) > ON_THE_WAY:
-                late = killed[pid] - ended[call_id, pid]
+                continue
+            end, kill = ended.get((call_id, pid), math.inf), killed[pid]
+            late = kill - end
+            if away is not None and end < away[1] and kill > away[0]:
+                late -= min(kill, away[1]) - max(end, away[0])
+            if late > ON_THE_WAY:
                 amiss.append(f"{call_id} ran again, though it had ended {late:.2f} s before the kill")
     run = sum(len(runs) for runs in begun.values())
     return run, run - len(begun), amiss
@@ -291,6 +306,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--queue", help="the URL of an empty queue [default: a SQLite file]")
+    parser.add_argument(
+        "--redis", action="store_true", help="in a Redis server of its own, restarted half-way"
+    )
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--workers", type=int, default=4)
@@ -300,12 +318,23 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.02, help="of the model, seconds a turn [0.02]")
     parser.add_argument("--seed", type=int, default=1)
     given = vars(parser.parse_args())
-    url, chaos = given.pop("queue"), Chaos(**given)
+    url, redis, chaos = given.pop("queue"), given.pop("redis"), Chaos(**given)
     print(describe())
     with tempfile.TemporaryDirectory(prefix="warmline-chaos-") as folder:
-        aftermath = trio.run(unleash, url or f"sqlite:///{folder}/jobs.db", chaos, Path(folder))
+        place = Path(folder)
+        if redis:
+            aftermath = _in_redis(chaos, place)
+        else:
+            aftermath = trio.run(unleash, url or f"sqlite:///{folder}/jobs.db", chaos, place)
     print(aftermath.to_text(chaos))
     sys.exit(bool(aftermath.wrong))
+
+
+def _in_redis(chaos: Chaos, folder: Path) -> Aftermath:
+    from tests.support.redis import redis_server  # what tests start it with needs pytest
+
+    with redis_server(folder) as server:
+        return trio.run(partial(unleash, server.url, chaos, folder, disturb=server.restart))
 
 
 if __name__ == "__main__":

@@ -225,8 +225,10 @@ class Queue(Protocol):
         queued again, due as it was, or dead.
 
         Only jobs for one of the worker's agents, or for none by name. By priority, then those of conversations that
-        this worker holds, then by when they were due, then in the order of enqueuing. Never a job of a
-        conversation of which another is running, or of which an earlier one is queued. A job of a conversation that
+        this worker holds, then by turns, then by when they were due, then in the order of enqueuing. A job's turn is
+        a number that it draws when it becomes due: one more than the last of its tenant, but at least one more than
+        the highest that was handed out, both at its priority. So tenants alternate, however many jobs one has.
+        Never a job of a conversation of which another is running, or of which an earlier one is queued. A job of a conversation that
         another living worker holds only when its head start is over: `head_start` seconds after it was due, or after
         the conversation's last job ended if that was later.
 

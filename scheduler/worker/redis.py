@@ -50,7 +50,7 @@ from scheduler.worker.queue import (
     WorkerInfo,
 )
 from scheduler.worker.redis_address import RedisAddress, read_address
-from scheduler.worker.redis_link import OLDEST, Ask, Link
+from scheduler.worker.redis_link import LOADING, OLDEST, Ask, Link
 
 VERSION = 1
 """Of the layout of the keys; the scripts have it too."""
@@ -282,6 +282,8 @@ class RedisQueue:
 
     async def _greet(self, ask: Ask) -> None:
         told = _facts(await ask("INFO"))
+        if told.get("loading", "0") != "0":
+            raise QueueUnavailable(self.name, LOADING)
         version = told.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
             raise QueueRefused(

@@ -15,7 +15,9 @@ Theory of operation
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -44,6 +46,7 @@ ANSWER_PATIENCE = 10.0
 """Seconds. No script runs for longer than some milliseconds; what is silent for so long is not there."""
 
 OLDEST = (6, 2)
+LOADING = "it is starting and reads its data"
 
 # coredis logs each connection that is refused, with a traceback; what is to be said of it is said by our errors.
 logging.getLogger("coredis").addHandler(logging.NullHandler())
@@ -64,7 +67,7 @@ class Link:
     _next: int = field(default=0, init=False)  # which of the hosts to try
     _hint: tuple[str, int] | None = field(default=None, init=False)  # where a cluster says that the queue is
 
-    async def ask(self, *command: bytes | str | int | float, patience: float = ANSWER_PATIENCE) -> Any:
+    async def ask(self, *command: bytes | str | int | float, patience: float | None = None) -> Any:
         """Send a command and return its answer.
 
         Raises:
@@ -72,7 +75,7 @@ class Link:
             QueueRefused, QueueUnavailable: it will not, or cannot now.
         """
         connection = await self._ready()
-        return await self._ask(connection, command, patience)
+        return await self._ask(connection, command, ANSWER_PATIENCE if patience is None else patience)
 
     async def _ask(self, connection: BaseConnection, command: tuple[Any, ...], patience: float) -> Any:
         name, *arguments = command
@@ -104,7 +107,7 @@ class Link:
         if isinstance(error, AuthenticationError | AuthorizationError):
             return QueueRefused(name, _denied(error))
         if isinstance(error, BusyLoadingError):
-            return QueueUnavailable(name, "it is starting and reads its data")
+            return QueueUnavailable(name, LOADING)
         if isinstance(error, ResponseError):
             said = str(error)
             if "WRONGTYPE" in said or "wrong kind of value" in said:
@@ -138,17 +141,17 @@ class Link:
 
     async def _dial(self) -> BaseConnection:
         """Find the server that writes: at most each host once, and where a cluster points to."""
-        for _ in self._hosts:
+        for _ in (*self._hosts, None):
             try:
                 return await self._try()
-            except QueueUnavailable:
-                await trio.lowlevel.checkpoint()
-        return await self._try()
+            except QueueUnavailable as error:
+                unavailable = error
+        raise unavailable
 
     async def _try(self) -> BaseConnection:
         connection, tried = self._make(), (self._hint, self._next)
         try:
-            with trio.fail_after(DIAL_PATIENCE):
+            with self._in_time():
                 if (error := await self.nursery.start(self._run, connection)) is not None:
                     raise self._refusal(error) from error
 
@@ -156,16 +159,20 @@ class Link:
                     return await self._ask(connection, command, DIAL_PATIENCE)
 
                 await self.greet(ask)
-        except BaseException as error:
+        except BaseException:
             connection.invalidate()
             if (self._hint, self._next) == tried:
                 self._elsewhere()
-            if isinstance(error, trio.TooSlowError):
-                raise QueueUnavailable(
-                    self.address.name, f"no connection within {DIAL_PATIENCE:g} s"
-                ) from None
             raise
         return connection
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        try:
+            with trio.fail_after(DIAL_PATIENCE):
+                yield
+        except trio.TooSlowError:
+            raise QueueUnavailable(self.address.name, f"no connection within {DIAL_PATIENCE:g} s") from None
 
     def _make(self) -> BaseConnection:
         address = self.address
@@ -200,6 +207,11 @@ class Link:
         except Exception as error:  # of every kind: this must not take the others along
             if not started:
                 task_status.started(error)
+        finally:
+            # coredis closes them only when there was a connection; unclosed, each gives a ResourceWarning.
+            for buffer in ("write", "push_message", "streamed_message"):
+                for end in ("in", "out"):
+                    getattr(connection, f"_{buffer}_buffer_{end}").close()
 
     def _refusal(self, error: Exception) -> QueueError:
         """Say why no connection could be made."""
@@ -211,7 +223,7 @@ class Link:
                 name, f"the server is too old: it knows no HELLO; Redis {OLDEST[0]}.{OLDEST[1]} is needed"
             )
         if isinstance(error, BusyLoadingError):
-            return QueueUnavailable(name, "it is starting and reads its data")
+            return QueueUnavailable(name, LOADING)
         said = _words(error)
         if isinstance(error, ResponseError) and "DB index" in said:
             return QueueRefused(name, f"there is no database {self.address.db} on this server")
@@ -237,5 +249,6 @@ def _words(error: BaseException) -> str:
         if inner is None:
             break
         cause = inner
-    said = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return "cannot be reached: " + said if isinstance(cause, OSError) else said
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return "cannot be reached: " + os.strerror(cause.errno)
+    return "cannot be reached: " + (str(cause) or type(cause).__name__)

@@ -23,6 +23,7 @@ CREATE TABLE jobs (
     state TEXT NOT NULL DEFAULT 'queued',
     enqueued_at REAL NOT NULL,              -- wall clock, as all that ends in _at
     due_at REAL NOT NULL,
+    turn INTEGER,                           -- among those of its priority; drawn when it is due
     started_at REAL,
     ended_at REAL,
     keep_until REAL,
@@ -36,7 +37,8 @@ CREATE TABLE jobs (
     cause BLOB,
     result BLOB
 );
-CREATE INDEX jobs_due ON jobs (priority DESC, due_at, seq) WHERE state = 'queued';
+CREATE INDEX jobs_ready ON jobs (priority DESC, turn, due_at, seq) WHERE state = 'queued' AND turn IS NOT NULL;
+CREATE INDEX jobs_later ON jobs (due_at, seq) WHERE state = 'queued' AND turn IS NULL;
 CREATE INDEX jobs_leased ON jobs (lease_until) WHERE state = 'running';
 CREATE INDEX jobs_kept ON jobs (keep_until) WHERE keep_until IS NOT NULL;
 CREATE INDEX jobs_talking ON jobs (conversation, seq) WHERE conversation IS NOT NULL;
@@ -54,6 +56,18 @@ CREATE TABLE conversations (
     chapter INTEGER NOT NULL DEFAULT 0,     -- jobs done
     holder TEXT,                            -- the worker that has its hot lane
     ended_at REAL NOT NULL DEFAULT 0        -- the last job
+) WITHOUT ROWID;
+
+CREATE TABLE turns (                        -- the last that a tenant has drawn
+    priority REAL NOT NULL,
+    tenant TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    PRIMARY KEY (priority, tenant)
+) WITHOUT ROWID;
+
+CREATE TABLE handed (                       -- the highest that was handed out
+    priority REAL PRIMARY KEY,
+    turn INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE workers (

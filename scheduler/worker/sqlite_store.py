@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from heapq import merge
 from typing import Any
 
-from attrs import asdict, define
+from attrs import asdict, define, field
 
 from pool.wire.codec import from_json, to_json
 from scheduler.worker.clock import MachineClock
@@ -25,35 +24,10 @@ from scheduler.worker.queue import (
     Step,
     WorkerInfo,
 )
+from scheduler.worker.sqlite_order import Order
 
 PURGE_AT_ONCE = 500
 """Jobs forgotten in one transaction, so that others do not wait long for it."""
-
-# What may be handed out, but for the order. A conversation's job waits for those before it, and for its holder.
-_TAKEABLE = """
-    SELECT j.*, coalesce(c.chapter, 0) AS now_chapter, {mine} AS mine
-    FROM {source}
-    WHERE j.state = 'queued' AND j.due_at <= :now
-    AND (j.agent = '' OR j.agent IN (SELECT value FROM json_each(:agents)))
-    AND (j.conversation IS NULL OR NOT EXISTS (
-        SELECT 1 FROM jobs o WHERE o.conversation = j.conversation
-        AND (o.state = 'running' OR (o.state = 'queued' AND o.seq < j.seq))))
-    AND {condition}
-    ORDER BY j.priority DESC, j.due_at, j.seq
-"""
-_OF_MINE = _TAKEABLE.format(
-    mine="1",
-    source="conversations c JOIN jobs j ON j.conversation = c.id",
-    condition="c.holder = :me",
-)
-_OF_ALL = _TAKEABLE.format(
-    mine="0",
-    source="jobs j INDEXED BY jobs_due LEFT JOIN conversations c ON c.id = j.conversation",
-    condition="""(c.holder IS NULL OR max(j.due_at, c.ended_at) + :head_start <= :now
-        OR NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = c.holder AND w.until > :steady))
-    AND c.holder IS NOT :me""",
-)
-
 
 @define(eq=False)
 class Store:
@@ -62,9 +36,11 @@ class Store:
     connection: sqlite3.Connection
     settings: QueueSettings
     clock: MachineClock
+    _order: Order = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.connection.row_factory = sqlite3.Row
+        self._order = Order(self.connection)
 
     def version(self) -> int:
         """Return a number that is another once another connection has changed anything."""
@@ -73,26 +49,11 @@ class Store:
 
     def put(self, jobs: Sequence[Job]) -> list[Receipt]:
         now, receipts, clashes = self.clock.wall(), [], []
+        self._order.promote(now)  # those before these
         for job in jobs:
             there = self._one("SELECT digest, state FROM jobs WHERE id = ?", job.id)
             if there is None:
-                values = (
-                    *(
-                        job.id,
-                        job.to_json(),
-                        job.digest,
-                        job.agent,
-                        job.tenant,
-                        job.conversation,
-                        job.priority,
-                    ),
-                    *(job.attempts, now, now if job.not_before is None else max(now, job.not_before)),
-                )
-                self._run(
-                    "INSERT INTO jobs (id, body, digest, agent, tenant, conversation, priority, attempts, "
-                    "enqueued_at, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    *values,
-                )
+                self._add(job, now)
                 receipts.append(Receipt(id=job.id, new=True, state=State.QUEUED))
             elif there["digest"] != job.digest:
                 clashes.append(job.id)
@@ -101,6 +62,16 @@ class Store:
         if clashes:
             raise JobConflict(clashes)
         return receipts
+
+    def _add(self, job: Job, now: float) -> None:
+        due = now if job.not_before is None else max(now, job.not_before)
+        turn = self._order.draw(job.priority, job.tenant) if due <= now else None
+        self._run(
+            "INSERT INTO jobs (id, body, digest, agent, tenant, conversation, priority, attempts, enqueued_at, due_at, "
+            "turn) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(job.id, job.to_json(), job.digest, job.agent, job.tenant, job.conversation, job.priority),
+            *(job.attempts, now, due, turn),
+        )
 
     def get(self, job_id: str) -> Record:
         row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
@@ -156,8 +127,8 @@ class Store:
         for index, body in enumerate(steps, row["steps"]):
             self._add_step(row, index, body)
         self._run(
-            "UPDATE jobs SET state = 'queued', strikes = 0, due_at = ?, ended_at = NULL, keep_until = NULL "
-            "WHERE id = ?",
+            "UPDATE jobs SET state = 'queued', strikes = 0, due_at = ?, turn = NULL, ended_at = NULL, "
+            "keep_until = NULL WHERE id = ?",
             *(self.clock.wall(), job_id),
         )
 
@@ -168,8 +139,11 @@ class Store:
     def take(self, worker: WorkerInfo, limit: int, suspects: int) -> list[Claim]:
         self._hear(worker)
         self._settle()
+        self._order.promote(self.clock.wall())
         claims = []
-        for row in list(self._chosen(worker, limit, suspects)):
+        chosen = list(self._chosen(worker, limit, suspects))
+        self._order.handed_out(chosen)
+        for row in chosen:
             token, steps = row["token"] + 1, row["steps"]
             if row["chapter"] not in (None, row["now_chapter"]):
                 self._run("DELETE FROM steps WHERE job = ?", row["id"])
@@ -194,16 +168,12 @@ class Store:
         return claims
 
     def _chosen(self, worker: WorkerInfo, limit: int, suspects: int) -> Iterator[sqlite3.Row]:
-        values = {
-            "me": worker.id,
-            "agents": to_json(worker.agents).decode(),
-            "now": self.clock.wall(),
-            "steady": self.clock.steady(),
-            "head_start": self.settings.head_start,
-        }
-        # Two walks along the index instead of one sort of the whole queue.
-        walks = (self.connection.execute(query, values) for query in (_OF_MINE, _OF_ALL))
-        order = merge(*walks, key=lambda row: (-row["priority"], -row["mine"], row["due_at"], row["seq"]))
+        order = self._order.candidates(
+            worker,
+            now=self.clock.wall(),
+            steady=self.clock.steady(),
+            head_start=self.settings.head_start,
+        )
         for row in order:
             if limit <= 0:
                 return
@@ -280,7 +250,7 @@ class Store:
         self._end_try(row, cause, strikes, again=again)
         if again:
             self._run(
-                "UPDATE jobs SET due_at = ? WHERE id = ?", self.clock.wall() + (retry_in or 0.0), row["id"]
+                "UPDATE jobs SET due_at = ?, turn = NULL WHERE id = ?", self.clock.wall() + (retry_in or 0.0), row["id"]
             )
         return State.QUEUED if again else State.DEAD
 

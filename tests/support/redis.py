@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import trio
 from attrs import define, field
 
 PATIENCE = 20.0
@@ -104,6 +105,12 @@ class RedisServer:
             self._process.send_signal(number)
             self._process.wait(PATIENCE)
             self._process = None
+
+    async def restart(self, away: float = 0.3) -> None:
+        """Kill it, and start it again on the same data after so many seconds."""
+        await trio.to_thread.run_sync(self.stop)
+        await trio.sleep(away)
+        await trio.to_thread.run_sync(self.start)
 
 
 @contextmanager
