@@ -18,6 +18,7 @@ ops.put = function()
     end
   end
   if #clashes > 0 then return {'clash', clashes} end
+  place_due() -- those before these
   for _, i in ipairs(order) do
     local id, conversation = ARGV[i], ARGV[i + 5]
     local seq = call('INCR', P .. 'seq')
@@ -74,7 +75,7 @@ ops.retry = function()
   if f[1] ~= 'dead' then return f[1] end
   for i = FIRST + 1, #ARGV do add_step(id, tonumber(f[2]) + i - FIRST - 1, ARGV[i], i == FIRST + 1 and f[3] or '-', f[4]) end
   call('HSET', job_key(id), 'strikes', 0)
-  call('HDEL', job_key(id), 'ended_at')
+  call('HDEL', job_key(id), 'ended_at', 'turn')
   call('ZREM', P .. 'in:dead', id)
   call('ZREM', P .. 'kept', 'j' .. id)
   queue(id, tonumber(f[5]), now, f[4])

@@ -7,7 +7,8 @@
 -- workers     sorted set: worker by until when it lives      infos          hash: what a worker says of itself
 -- later       sorted set: ids not yet due, by when           waits          sorted set: held ids by since when
 -- ready:A, suspects:A   for each agent, sorted sets of what may be handed out: by -priority, then by the member,
---                       which begins with the time it was due and the order of enqueuing
+--                       which begins with its turn, the time it was due and the order of enqueuing
+-- turns:PRIORITY  sorted set: the last turn that a tenant has drawn; handed: hash, the highest handed out at a priority
 -- held:W      the same for follow-ups that worker W may have before the others
 -- talk:C      hash of a conversation: jobs, running, placed (its first queued job), chapter, holder, ended_at
 -- talk:C:queued, talk:C:done   sorted sets: its ids, by order of enqueuing and by chapter
@@ -43,33 +44,46 @@ local function alive(worker)
 end
 
 -- Where a job stands among those of its priority.
-local function member_of(id, due, seq)
-  return string.format('%016.0f%016.0f', math.min(math.floor(due * 1e6), FAR), seq) .. id
+local function member_of(id, turn, due, seq)
+  return string.format('%016.0f%016.0f%016.0f', turn, math.min(math.floor(due * 1e6), FAR), seq) .. id
 end
 
-local function id_of(member) return string.sub(member, 33) end
+local function id_of(member) return string.sub(member, 49) end
 
 local function ready_key(agent, strikes)
   return P .. (strikes > 0 and 'suspects:' or 'ready:') .. agent
 end
 
 local function placing(id)
-  local f = call('HMGET', job_key(id), 'due_at', 'seq', 'priority', 'agent', 'strikes', 'conversation')
+  local f = call('HMGET', job_key(id), 'due_at', 'seq', 'priority', 'agent', 'strikes', 'conversation', 'turn')
   local due, seq = tonumber(f[1]), tonumber(f[2])
   return {
     due = due, score = -tonumber(f[3]), ready = ready_key(f[4], tonumber(f[5])),
-    conversation = f[6], member = member_of(id, due, seq),
+    conversation = f[6], member = member_of(id, tonumber(f[7] or 0), due, seq),
   }
+end
+
+-- A job that has become due draws its turn: one more than its tenant's last, but behind what was handed out.
+local function draw(id)
+  local f = call('HMGET', job_key(id), 'turn', 'priority', 'tenant')
+  if f[1] then return end
+  local turns, tenant = P .. 'turns:' .. f[2], string.sub(f[3], 2)
+  local last = tonumber(call('ZSCORE', turns, tenant) or 0)
+  local turn = math.max(last, tonumber(call('HGET', P .. 'handed', f[2]) or 0)) + 1
+  call('ZADD', turns, turn, tenant)
+  call('HSET', job_key(id), 'turn', turn)
 end
 
 -- Put a queued job where it can be found: only jobs whose turn it is in their conversation are placed.
 local function place(id)
-  local j = placing(id)
-  if j.due > now then
-    call('ZADD', P .. 'later', j.due, id)
+  local due = tonumber(call('HGET', job_key(id), 'due_at'))
+  if due > now then
+    call('ZADD', P .. 'later', due, id)
     return
   end
   news = true
+  draw(id)
+  local j = placing(id)
   if j.conversation ~= '' then
     local c = call('HMGET', talk_key(j.conversation), 'holder', 'ended_at')
     if alive(c[1]) then
@@ -111,6 +125,7 @@ local function queue(id, seq, due, conversation)
   call('HSET', job_key(id), 'state', 'queued', 'due_at', due)
   call('ZADD', P .. 'in:queued', seq, id)
   call('ZADD', P .. 'due', due, id)
+  if due <= now then draw(id) end
   if conversation == '' then
     place(id)
   else
@@ -132,6 +147,7 @@ local function end_try(id, cause, strikes, again, due)
   stop_running(id, conversation)
   call('HSET', job_key(id), 'strikes', strikes, 'cause', cause)
   if again then
+    if due then call('HDEL', job_key(id), 'turn') end
     queue(id, seq, due or tonumber(f[3]), conversation)
     return
   end
@@ -173,6 +189,18 @@ local function add_step(id, index, body, chapter, conversation)
     call('HSET', job_key(id), 'chapter', chapter)
   end
   call('HSET', job_key(id), 'steps', index + 1)
+end
+
+local function first_until(set, moment)
+  return call('ZRANGEBYSCORE', P .. set, '-inf', moment, 'LIMIT', 0, AT_ONCE)
+end
+
+-- Place what has become due.
+local function place_due()
+  for _, id in ipairs(first_until('later', now)) do
+    call('ZREM', P .. 'later', id)
+    place(id)
+  end
 end
 
 local function tell()

@@ -21,10 +21,6 @@ local function forget_worker(worker)
   call('DEL', held)
 end
 
-local function first_until(set, moment)
-  return call('ZRANGEBYSCORE', P .. set, '-inf', moment, 'LIMIT', 0, AT_ONCE)
-end
-
 -- Take back the jobs whose lease has ended.
 local function settle()
   for _, id in ipairs(first_until('leases', now)) do
@@ -42,10 +38,7 @@ end
 
 -- Place what has become due, and give up to all what has waited long enough for one.
 local function promote()
-  for _, id in ipairs(first_until('later', now)) do
-    call('ZREM', P .. 'later', id)
-    place(id)
-  end
+  place_due()
   for _, id in ipairs(first_until('waits', now - HEAD_START)) do
     local j = placing(id)
     call('ZREM', P .. 'waits', id)
@@ -86,10 +79,22 @@ local function candidates(worker, agents, limit, suspects)
   return found
 end
 
-local function hand_out(id, worker)
+-- Note how far it has come with the turns. A tenant behind that is as one that has never been here.
+local function note_turns(highest)
+  for priority, turn in pairs(highest) do
+    if turn > tonumber(call('HGET', P .. 'handed', priority) or 0) then
+      call('HSET', P .. 'handed', priority, turn)
+      call('ZREMRANGEBYSCORE', P .. 'turns:' .. priority, '-inf', turn)
+    end
+  end
+end
+
+local function hand_out(id, worker, highest)
   unplace(id)
   local key = job_key(id)
-  local f = call('HMGET', key, 'body', 'token', 'strikes', 'steps', 'chapter', 'conversation', 'due_at', 'seq')
+  local f = call('HMGET', key, 'body', 'token', 'strikes', 'steps', 'chapter', 'conversation', 'due_at', 'seq',
+    'priority', 'turn')
+  highest[f[9]] = math.max(tonumber(f[10]), highest[f[9]] or 0)
   local chapter, steps, conversation = 0, tonumber(f[4]), f[6]
   if conversation ~= '' then
     local talk = talk_key(conversation)
@@ -128,13 +133,15 @@ ops.take = function()
   for i = FIRST + 4, #ARGV do
     if ARGV[i] ~= '' then agents[#agents + 1] = ARGV[i] end
   end
+  local highest = {}
   for _, c in ipairs(candidates(worker, agents, limit, suspects)) do
     if #taken > limit then break end
     if not c.suspect or suspects > 0 then
       if c.suspect then suspects = suspects - 1 end
-      taken[#taken + 1] = hand_out(id_of(c.member), worker)
+      taken[#taken + 1] = hand_out(id_of(c.member), worker, highest)
     end
   end
+  note_turns(highest)
   return taken
 end
 
