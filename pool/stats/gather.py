@@ -23,8 +23,11 @@ def gather(
 ) -> PoolStats:
     """Return the snapshot. `gone`: bytes sent and received on connections that ended; `seconds`: since it opened."""
     ledger, alive = roster.ledger, list(connections)
-    wires = [connection.wire for connection in alive if connection.wire is not None]
     sent, received = gone
+    for connection in alive:
+        wire = connection.wire  # None before it is open, and again while its closing handshake takes its time
+        sent += connection.bytes_sent if wire is None else wire.bytes_out
+        received += connection.bytes_received if wire is None else wire.bytes_in
     return PoolStats(
         endpoints=(roster.endpoint.name,),
         pools=1,
@@ -48,8 +51,8 @@ def gather(
         closes=seen.closes.counts,
         dial_failures=seen.dial_failures.counts,
         strays=seen.strays + sum(connection.strays for connection in alive),
-        bytes_sent=sent + sum(wire.bytes_out for wire in wires),
-        bytes_received=received + sum(wire.bytes_in for wire in wires),
+        bytes_sent=sent,
+        bytes_received=received,
         wait=seen.wait.snapshot(),
         dial=seen.dial.snapshot(),
         warm_up=seen.warm_up.snapshot(),

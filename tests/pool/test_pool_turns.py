@@ -349,3 +349,18 @@ async def test_what_a_pool_says_of_itself(clock: MockClock, server: FakeServer) 
             assert repr(connection) == "<Connection c1 open in_flight=0 remembered=1>"
     assert repr(connection) == "<Connection c1 closed in_flight=0 remembered=0>"
     assert says(pool) == f"<Pool fake {idle}>"
+
+
+async def test_what_has_been_sent_still_counts_while_a_connection_closes(
+    clock: MockClock, server: FakeServer
+) -> None:
+    async with pool_of(server) as pool:
+        async with pool.lease() as lease:
+            await turn(lease)
+        before = pool.stats()
+        server.valves[0].dawdling = True  # so does the close frame
+        pool.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert pool.stats().open == 0
+        assert (pool.stats() - before).bytes_sent >= 0
+        assert pool.stats().bytes_received >= before.bytes_received
