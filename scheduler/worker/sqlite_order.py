@@ -35,7 +35,7 @@ _TAKEABLE = """
 """
 _OF_MINE = _TAKEABLE.format(
     mine="1",
-    source="conversations c JOIN jobs j ON j.conversation = c.id",
+    source="conversations c INDEXED BY held CROSS JOIN jobs j INDEXED BY jobs_talking ON j.conversation = c.id",
     condition="c.holder = :me",
 )
 _OF_ALL = _TAKEABLE.format(
@@ -66,8 +66,8 @@ class Order:
     def promote(self, now: float) -> None:
         """Let jobs draw that have become due since anybody looked."""
         due = self.connection.execute(
-            "SELECT seq, priority, tenant FROM jobs WHERE state = 'queued' AND turn IS NULL AND due_at <= ? "
-            "ORDER BY due_at, seq LIMIT ?",
+            "SELECT seq, priority, tenant FROM jobs INDEXED BY jobs_later "
+            "WHERE state = 'queued' AND turn IS NULL AND due_at <= ? ORDER BY due_at, seq LIMIT ?",
             (now, PROMOTED_AT_ONCE),
         ).fetchall()
         for seq, priority, tenant in due:

@@ -41,7 +41,7 @@ CREATE INDEX jobs_ready ON jobs (priority DESC, turn, due_at, seq) WHERE state =
 CREATE INDEX jobs_later ON jobs (due_at, seq) WHERE state = 'queued' AND turn IS NULL;
 CREATE INDEX jobs_leased ON jobs (lease_until) WHERE state = 'running';
 CREATE INDEX jobs_kept ON jobs (keep_until) WHERE keep_until IS NOT NULL;
-CREATE INDEX jobs_talking ON jobs (conversation, seq) WHERE conversation IS NOT NULL;
+CREATE INDEX jobs_talking ON jobs (conversation, state, seq) WHERE conversation IS NOT NULL;
 CREATE INDEX jobs_state ON jobs (state, seq);
 
 CREATE TABLE steps (
@@ -57,6 +57,8 @@ CREATE TABLE conversations (
     holder TEXT,                            -- the worker that has its hot lane
     ended_at REAL NOT NULL DEFAULT 0        -- the last job
 ) WITHOUT ROWID;
+
+CREATE INDEX held ON conversations (holder) WHERE holder IS NOT NULL;
 
 CREATE TABLE turns (                        -- the last that a tenant has drawn
     priority REAL NOT NULL,
@@ -76,7 +78,8 @@ CREATE TABLE workers (
     until REAL NOT NULL                     -- steady clock
 ) WITHOUT ROWID;
 
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('token', 0);
 """
 
 

@@ -29,6 +29,7 @@ from scheduler.worker.sqlite_order import Order
 PURGE_AT_ONCE = 500
 """Jobs forgotten in one transaction, so that others do not wait long for it."""
 
+
 @define(eq=False)
 class Store:
     """The statements over one connection."""
@@ -144,7 +145,7 @@ class Store:
         chosen = list(self._chosen(worker, limit, suspects))
         self._order.handed_out(chosen)
         for row in chosen:
-            token, steps = row["token"] + 1, row["steps"]
+            token, steps = self._new_token(), row["steps"]
             if row["chapter"] not in (None, row["now_chapter"]):
                 self._run("DELETE FROM steps WHERE job = ?", row["id"])
                 steps = 0
@@ -166,6 +167,11 @@ class Store:
                 )
             )
         return claims
+
+    def _new_token(self) -> int:
+        """Return the next of the whole file: a job that was dropped and put again must not meet its old claims."""
+        ((token,),) = self._all("UPDATE meta SET value = value + 1 WHERE key = 'token' RETURNING value")
+        return int(token)
 
     def _chosen(self, worker: WorkerInfo, limit: int, suspects: int) -> Iterator[sqlite3.Row]:
         order = self._order.candidates(
@@ -250,7 +256,9 @@ class Store:
         self._end_try(row, cause, strikes, again=again)
         if again:
             self._run(
-                "UPDATE jobs SET due_at = ?, turn = NULL WHERE id = ?", self.clock.wall() + (retry_in or 0.0), row["id"]
+                "UPDATE jobs SET due_at = ?, turn = NULL WHERE id = ?",
+                self.clock.wall() + (retry_in or 0.0),
+                row["id"],
             )
         return State.QUEUED if again else State.DEAD
 
@@ -281,7 +289,8 @@ class Store:
     def _settle(self) -> None:
         """Take back the jobs whose lease has ended."""
         for row in self._all(
-            "SELECT * FROM jobs WHERE state = 'running' AND lease_until <= ?", self.clock.steady()
+            "SELECT * FROM jobs INDEXED BY jobs_leased WHERE state = 'running' AND lease_until <= ?",
+            self.clock.steady(),
         ):
             strikes = row["strikes"] + 1
             cause = Cause(

@@ -541,3 +541,49 @@ async def test_a_cancelled_call_has_been_made_or_not(queue: Queue) -> None:
             await queue.put([job(f"{number}a"), job(f"{number}b")])
     found = {record.job.id for record in await queue.find(Filter(), limit=99)}
     assert all((f"{number}a" in found) == (f"{number}b" in found) for number in range(20))
+
+
+async def test_tenants_take_turns(queue: Queue, stage: Stage) -> None:
+    await queue.put([job(f"a{number}", tenant="ann") for number in range(6)])
+    stage.advance(1)
+    await queue.put([job("b0", tenant="bob"), job("b1", tenant="bob"), job("none")])
+    await queue.put([job("high", tenant="ann", priority=1.0)])
+    assert await taken(queue, limit=5) == ["high", "a0", "b0", "none", "a1"]
+    stage.advance(1)
+    # Who comes later stands behind what was handed out, not before it: what a tenant did not use is not saved up.
+    await queue.put([job("late0", tenant="eve"), job("late1", tenant="eve"), job("b2", tenant="bob")])
+    assert await taken(queue) == ["b1", "a2", "late0", "b2", "a3", "late1", "a4", "a5"]
+
+
+async def test_a_job_draws_its_turn_when_it_is_due(queue: Queue, stage: Stage) -> None:
+    await queue.put([job("later", tenant="ann", not_before=stage.now() + 5)])
+    await queue.put([job(f"a{number}", tenant="ann") for number in range(2)])
+    await queue.put([job(f"b{number}", tenant="bob") for number in range(3)])
+    stage.advance(6)
+    assert await taken(queue) == ["a0", "b0", "a1", "b1", "b2", "later"]
+
+
+async def test_what_was_handed_back_keeps_its_turn_and_what_is_tried_again_draws_another(
+    queue: Queue, stage: Stage
+) -> None:
+    await queue.put([job(id) for id in ("back", "again", "x", "y")])
+    back, again = await take(queue, limit=2)
+    await queue.release([back])
+    await queue.fail(again, OOPS, retry_in=1)
+    stage.advance(1)
+    assert await taken(queue) == ["back", "x", "y", "again"]
+
+
+async def test_a_claim_does_not_fit_a_job_that_was_dropped_and_put_again(queue: Queue) -> None:
+    await queue.put([job("one")])
+    old = await take_one(queue)
+    await queue.drop("one")
+    await queue.put([job("one", input="something else")])
+    new = await take_one(queue)
+    with pytest.raises(LeaseLost):
+        await queue.append(old, 0, b"of the old one")
+    with pytest.raises(LeaseLost):
+        await queue.finish(old, b"of the old one")
+    assert await queue.beat(ANN, [old, new]) == [old]
+    await queue.finish(new, b"right")
+    assert (await queue.get("one")).result == b"right"

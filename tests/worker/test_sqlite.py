@@ -14,6 +14,7 @@ from scheduler.worker.errors import QueueError, QueueRefused, QueueUnavailable
 from scheduler.worker.job import Job
 from scheduler.worker.queue import Counts, Filter, QueueSettings, WorkerInfo
 from scheduler.worker.sqlite import open_engine
+from scheduler.worker.sqlite_order import _OF_ALL, _OF_MINE
 from scheduler.worker.sqlite_schema import VERSION
 
 ANN = WorkerInfo(id="ann")
@@ -126,15 +127,18 @@ async def test_a_wall_clock_that_jumps_ends_no_lease(tmp_path: Path) -> None:
 async def test_a_long_queue_is_not_sorted_for_each_take(tmp_path: Path) -> None:
     async with open_engine(f"sqlite:///{tmp_path}/jobs.db", QueueSettings()) as queue:
         await queue.put([Job(id=str(number), input="x") for number in range(50)])
-        from scheduler.worker.sqlite_store import _OF_ALL
+        values = {"me": "ann", "agents": "[]", "now": 0.0, "steady": 0.0, "head_start": 0.0}
 
-        plan = queue._store.connection.execute(
-            f"EXPLAIN QUERY PLAN {_OF_ALL}",
-            {"me": "ann", "agents": "[]", "now": 0.0, "steady": 0.0, "head_start": 0.0},
-        ).fetchall()
-        said = " ".join(row["detail"] for row in plan)
-        assert "jobs_due" in said
-        assert "TEMP B-TREE FOR ORDER BY" not in said
+        def plan(query: str) -> str:
+            rows = queue._store.connection.execute(f"EXPLAIN QUERY PLAN {query}", values)
+            return " ".join(row["detail"] for row in rows)
+
+        assert "TEMP B-TREE FOR ORDER BY" not in plan(_OF_ALL)
+        assert "jobs_ready" in plan(_OF_ALL)
+        # A worker's own conversations are few: sorting what is queued of them costs nothing.
+        assert "held (holder=?) SEARCH j USING INDEX jobs_talking (conversation=? AND state=?)" in plan(
+            _OF_MINE
+        )
 
 
 async def test_many_tasks_share_one_connection(tmp_path: Path) -> None:
