@@ -34,6 +34,9 @@ from pool.slots import Hold, Lane, Waiter
 # Idle lanes looked at, the least recently used first: a decision costs the same in a pool of any size
 CANDIDATES = 64
 SOON = 1e-3  # s, the least time between two looks
+# Replays that waiting for its own lane may cost a conversation, where moving gains nobody anything. More keeps a few
+# more turns hot, and makes the slowest wait for seconds where a replay would have taken a tenth of one
+REPLAYS = 4.0
 SURELY = 3.0  # times as long as expected: by then its lane is there, in all but one of twenty cases
 LONG = 4.0  # gaps; who has been away longer may have gone for good
 
@@ -80,5 +83,5 @@ class ByCost(Ladder):
         assert waiter.hold is not None
         worth = waiter.hold.worth
         if not elsewhere:
-            return worth + SURELY * expected
+            return min(worth + SURELY * expected, REPLAYS * worth)
         return worth if expected < worth else 0.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pool.ledger import Shelf
 from pool.slots import Conn, ConnState, Hold, Lane, LaneState, Waiter
 from scheduler.estimate import Average, Estimates, Line, ReplayCost
-from scheduler.policy import SOON, SURELY, ByCost, damage, returns, stays_away
+from scheduler.policy import REPLAYS, SOON, SURELY, ByCost, damage, returns, stays_away
 
 
 def held(*claims: tuple[float, float, float]) -> tuple[Shelf, list[Lane]]:
@@ -134,4 +134,5 @@ def test_it_bides_as_long_as_a_replay_costs_or_longer_where_moving_gains_nothing
     policy = ByCost()
     assert policy.patience(waiter, expected=1.0, elsewhere=True) == 2.0
     assert policy.patience(waiter, expected=3.0, elsewhere=True) == 0.0
-    assert policy.patience(waiter, expected=3.0, elsewhere=False) == 2.0 + SURELY * 3.0
+    assert policy.patience(waiter, expected=1.0, elsewhere=False) == 2.0 + SURELY * 1.0
+    assert policy.patience(waiter, expected=3.0, elsewhere=False) == REPLAYS * 2.0, "but not for ever"
