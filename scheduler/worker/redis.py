@@ -332,12 +332,12 @@ class RedisQueue:
         except NoScriptError:
             return await ask("EVAL", script.text, *words)
 
-    async def _synced(self) -> None:
+    async def _synced(self, patience: float = REPLICAS_PATIENCE) -> None:
         """Wait until so many replicas as were asked for have what must survive."""
         if not self.address.replicas:
             return
         wanted = self.address.replicas
-        have = await self._link.ask("WAIT", wanted, int(REPLICAS_PATIENCE * 1000))
+        have = await self._link.ask("WAIT", wanted, int(patience * 1000))
         if have < wanted:
             raise QueueUnavailable(self.name, f"{have} of {wanted} replicas have what was to be kept")
 

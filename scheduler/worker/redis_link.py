@@ -28,8 +28,10 @@ from coredis.connection._base import RedisSSLContext
 from coredis.exceptions import (
     AskError,
     AuthenticationError,
+    AuthenticationRequiredError,
     AuthorizationError,
     BusyLoadingError,
+    InvalidResponse,
     NoScriptError,
     ProtocolError,
     ReadOnlyError,
@@ -98,7 +100,7 @@ class Link:
             connection.invalidate()
             self._hint = (error.host or self._hosts[self._next][0], error.port)
             return QueueUnavailable(name, f"the cluster has moved the queue to {error.host}:{error.port}")
-        if isinstance(error, ReadOnlyError):
+        if isinstance(error, ReadOnlyError) or "-READONLY" in str(error):  # so it comes out of a script
             connection.invalidate()
             self._elsewhere()
             return QueueUnavailable(
@@ -168,11 +170,14 @@ class Link:
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
-        try:
-            with trio.fail_after(DIAL_PATIENCE):
+        with trio.move_on_after(DIAL_PATIENCE) as scope:
+            try:
                 yield
-        except trio.TooSlowError:
-            raise QueueUnavailable(self.address.name, f"no connection within {DIAL_PATIENCE:g} s") from None
+            except QueueError:  # coredis answers a cancellation with an error of its own
+                if not scope.cancel_called:
+                    raise
+        if scope.cancel_called:
+            raise QueueUnavailable(self.address.name, f"no connection within {DIAL_PATIENCE:g} s")
 
     def _make(self) -> BaseConnection:
         address = self.address
@@ -180,7 +185,6 @@ class Link:
             "username": address.username,
             "password": address.password,
             "db": address.db,
-            "connect_timeout": DIAL_PATIENCE,
             "client_name": "warmline",
         }
         if address.socket is not None:
@@ -227,18 +231,17 @@ class Link:
         said = _words(error)
         if isinstance(error, ResponseError) and "DB index" in said:
             return QueueRefused(name, f"there is no database {self.address.db} on this server")
-        if isinstance(error, ProtocolError) or "parse" in said.lower() or isinstance(error, AssertionError):
+        if isinstance(error, ProtocolError | InvalidResponse):
             return QueueRefused(name, "what answers there is no Redis server")
         return QueueUnavailable(name, said)
 
 
 def _denied(error: Exception) -> str:
-    said = str(error)
-    if "required" in said.lower() or "NOAUTH" in said:
+    if isinstance(error, AuthenticationRequiredError):
         return "the server wants a password: redis://:PASSWORD@HOST or redis://USER:PASSWORD@HOST"
-    if "WRONGPASS" in said or "invalid" in said.lower() or "without any password" in said.lower():
+    if isinstance(error, AuthenticationError):
         return "the server does not accept this password, or this user"
-    return f"this user may not do what a queue needs: {said}"
+    return f"this user may not do what a queue needs: {error}"
 
 
 def _words(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -58,9 +57,11 @@ class RedisServer:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = 1 << 16
+        while self.port > 55_535:  # the nodes of a cluster talk on a port that is 10,000 higher
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -75,7 +76,7 @@ class RedisServer:
         argv = [redis_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         argv += ["--unixsocket", f"{self.folder}/redis.sock", "--save", "", "--logfile", "redis.log"]
         pairs = zip(self.options[::2], self.options[1::2], strict=True)
-        argv += [word for name, value in pairs for word in (f"--{name}", value)]
+        argv += [word for name, value in pairs for word in (f"--{name}", *value.split())]
         self._process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -99,10 +100,30 @@ class RedisServer:
             client.sendall(head.encode())
             return client.recv(1 << 16).decode(errors="replace")
 
-    def stop(self, number: int = signal.SIGKILL) -> None:
-        """End it, by default as a power cut would end the process."""
+    def fact(self, name: str) -> str:
+        """Return what INFO says of something."""
+        return next(
+            line.partition(":")[2]
+            for line in self.command("INFO").splitlines()
+            if line.startswith(f"{name}:")
+        )
+
+    def wait_for(self, question: str, words: str) -> None:
+        """Return when the answer to a command has these words in it."""
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.command(*question.split()):
+            assert time.monotonic() < deadline, f"{question} does not say {words}"
+            time.sleep(0.01)
+
+    def signal(self, number: int) -> None:
+        """Send the server a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """Kill it: it has no time to tidy up."""
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.kill()
             self._process.wait(PATIENCE)
             self._process = None
 
