@@ -34,6 +34,7 @@ from scheduler.gateway.settings import GatewaySettings
 from scheduler.gateway.upstreams import Upstreams
 from scheduler.settings import SchedulerSettings
 from scheduler.telemetry.options import TelemetryChoice, open_telemetry
+from scheduler.telemetry.telemetry import check
 
 COLLECT_AFTER = 50_000  # objects that were made and not freed; Python's own: 700
 SINGLE_LANES = 64  # connections where each carries one turn at a time
@@ -77,6 +78,8 @@ def execute(
     host, port = address_of(listen)
     check_exposure(host, client_keys)
     operator.check()
+    if telemetry.wanted:
+        check(telemetry)
     plan = Plan(
         listen=(host, port),
         choice=choice,

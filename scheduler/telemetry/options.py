@@ -84,7 +84,9 @@ OPTIONS = (
     click.option("--trace", metavar="FILE", help="Record every frame with its time, for `warmline trace`."),
     click.option("--trace-contents", is_flag=True, help="With what was said, not only with sizes and kinds."),
     click.option(
-        "--trace-limit", metavar="SIZE", help="Size at which the trace begins a new file.  [default: 100MB]"
+        "--trace-limit",
+        metavar="SIZE",
+        help="Of the whole trace; what happened last is kept.  [default: 100MB]",
     ),
     click.option(
         "--otel", is_flag=True, help="Export traces and metrics over OTLP, as the OTEL_ variables say."
@@ -99,6 +101,10 @@ def telemetry_options(function: F) -> F:
     @functools.wraps(function)
     def with_choice(*args: Any, **options: Any) -> Any:
         given = {name: options.pop(name) for name in names & options.keys()}
+        if given["trace"] is None:
+            for option in ("trace_contents", "trace_limit"):
+                if given[option]:
+                    raise click.UsageError(f"--{option.replace('_', '-')} is for a trace: add --trace FILE.")
         return function(*args, telemetry=TelemetryChoice(**given), **options)
 
     command: Any = with_choice

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from pool.auth import Secret
 from pool.web import Head, HttpConnection
 from scheduler.telemetry import otel_setup
 from scheduler.telemetry.address import Address
+from scheduler.telemetry.errors import TelemetryError
 from scheduler.telemetry.intervals import Sources
 from scheduler.telemetry.listener import Page, cannot_listen, health, listening
 from scheduler.telemetry.options import TelemetryChoice
@@ -23,6 +24,7 @@ def check(choice: TelemetryChoice) -> None:
 
     Raises:
         TelemetryError: it cannot; the message says what to do.
+        SettingsError: the trace's limit is none, or something else stands where the trace is to go.
     """
     if choice.stats is not None:
         from scheduler.telemetry.log_file import LogFile
@@ -30,6 +32,11 @@ def check(choice: TelemetryChoice) -> None:
         file = LogFile(choice.stats, choice.stats_size, str)
         file.open()
         file.close()
+    if choice.trace is not None:
+        from scheduler.trace.tracer import check_trace
+
+        with _about_trace(choice.trace):
+            check_trace(choice.trace, _limit(choice))
     for address in dict.fromkeys(filter(None, (choice.metrics, choice.dashboard))):
         try:
             family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -55,10 +62,10 @@ async def open_telemetry(
     async with AsyncExitStack() as stack:
         if choice.trace is not None:
             from scheduler.trace import open_trace
-            from scheduler.trace.settings import parse_size
 
-            limit = {} if choice.trace_limit is None else {"limit": parse_size(choice.trace_limit)}
-            stack.enter_context(open_trace(choice.trace, contents=choice.trace_contents, **limit))
+            trace = open_trace(choice.trace, contents=choice.trace_contents, limit=_limit(choice))
+            with _about_trace(choice.trace):
+                stack.enter_context(trace)
         if otel_setup.wanted(choice):
             await stack.enter_async_context(otel_setup.exporting(sources, say=say))
         if choice.stats is not None:
@@ -75,6 +82,20 @@ async def open_telemetry(
         for address in dict.fromkeys(filter(None, (choice.metrics, choice.dashboard))):
             await _serve(stack, address, choice, sources, say)
         yield
+
+
+def _limit(choice: TelemetryChoice) -> int:
+    from scheduler.trace.settings import LIMIT, parse_size
+
+    return LIMIT if choice.trace_limit is None else parse_size(choice.trace_limit)
+
+
+@contextmanager
+def _about_trace(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TelemetryError(f"--trace {path}: {error.strerror}; name a file that can be written") from None
 
 
 async def _serve(

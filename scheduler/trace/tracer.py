@@ -38,12 +38,7 @@ def open_trace(path: str | os.PathLike[str], *, contents: bool = False, limit: i
         OSError: the file cannot be opened.
     """
     name = os.fspath(path)
-    checked_limit(limit)
-    for part in (name, older(name)):
-        if os.path.isfile(part) and os.path.getsize(part) and not is_trace(part):
-            raise SettingsError(
-                "trace", part, "is there and is no trace, so it is not replaced; choose another name"
-            )
+    check_trace(name, limit)
     scribe = Scribe(Scrubber(), contents=contents)
     header = Header(id=uuid.uuid4().hex, started=time.time(), contents=contents, software=_software())
     tracer = Tracer(Writer(name, limit, scribe, header), contents)
@@ -55,6 +50,17 @@ def open_trace(path: str | os.PathLike[str], *, contents: bool = False, limit: i
     finally:
         watching.reset(token)
         tracer.writer.close()
+
+
+def check_trace(path: str, limit: int = LIMIT) -> None:
+    """See whether a trace could be recorded there; nothing is replaced yet. Raises as `open_trace` does."""
+    checked_limit(limit)
+    for part in (path, older(path)):
+        if os.path.isfile(part) and os.path.getsize(part) and not is_trace(part):
+            raise SettingsError(
+                "trace", part, "is there and is no trace, so it is not replaced; choose another name"
+            )
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 @define(eq=False)

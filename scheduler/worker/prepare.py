@@ -80,9 +80,10 @@ def execute(
     if number is not None:
         post = of_child(post, number)
     elif processes > 1:
+        for child in range(processes):
+            check(of_child(post, child).telemetry)
         return _supervise(post, arguments, processes)
-    if post.telemetry.wanted:
-        check(post.telemetry)
+    check(post.telemetry)
     return serve(post, debug=debug)
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from pool import SettingsError
 from scheduler.scheduler import Scheduler
 from scheduler.telemetry.address import Address
 from scheduler.telemetry.errors import TelemetryError
@@ -78,6 +79,8 @@ def test_a_command_is_given_one_choice() -> None:
         (["--metrics", "x"], "'x' is no port"),
         (["--stats-interval", "0"], "0.1<=x<=86400"),
         (["--stats-interval", "nan"], "nan"),
+        (["--trace-contents"], "add --trace FILE"),
+        (["--trace-limit", "1GB"], "add --trace FILE"),
     ],
 )
 def test_wrong_options(options: list[str], why: str) -> None:
@@ -140,3 +143,24 @@ def test_everything_that_can_be_had_is(tmp_path: Path) -> None:
     check(TelemetryChoice(stats=str(tmp_path / "x.hlog"), metrics=Address("127.0.0.1", 0)))
     with pytest.raises(TelemetryError, match="name a file that can be written"):
         check(TelemetryChoice(stats=str(tmp_path)))
+
+
+def test_a_trace_is_checked_before_anything_is_begun(tmp_path: Path) -> None:
+    path = tmp_path / "a.trace"
+    check(TelemetryChoice(trace=str(path)))
+    with pytest.raises(
+        TelemetryError, match=r"--trace .*/no/a.trace: No such file or directory; name a file"
+    ):
+        check(TelemetryChoice(trace=str(tmp_path / "no" / "a.trace")))
+    with pytest.raises(SettingsError, match="trace limit = 'much': must be a size"):
+        check(TelemetryChoice(trace=str(path), trace_limit="much"))
+    path.write_text("a diary\n")
+    with pytest.raises(SettingsError, match="is there and is no trace"):
+        check(TelemetryChoice(trace=str(path)))
+    assert path.read_text() == "a diary\n"
+
+
+async def test_a_disk_that_is_full_already_is_no_bug() -> None:
+    with pytest.raises(TelemetryError, match="--trace /dev/full: No space left on device"):
+        async with open_telemetry(TelemetryChoice(trace="/dev/full"), dict, say=print):
+            pass
