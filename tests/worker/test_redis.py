@@ -360,7 +360,8 @@ async def test_a_cluster(tmp_path: Path) -> None:
         slots = [str(number) for number in range(16384)]
         owner.command("CLUSTER", "ADDSLOTS", *slots)
         asked.command("CLUSTER", "MEET", "127.0.0.1", str(owner.port))
-        asked.wait_for("CLUSTER INFO", "cluster_state:ok")
+        for node in (asked, owner):
+            node.wait_for("CLUSTER INFO", "cluster_state:ok")
         async with open_queue(asked.url, SETTINGS) as queue:
             await queue.put([job("a", conversation="c"), job("b", conversation="c")])
             (claim,) = await queue.take(ANN, limit=9)

@@ -92,10 +92,9 @@ end
 local function hand_out(id, worker, highest)
   unplace(id)
   local key = job_key(id)
-  local f = call('HMGET', key, 'body', 'token', 'strikes', 'steps', 'chapter', 'conversation', 'due_at', 'seq',
-    'priority', 'turn')
-  highest[f[9]] = math.max(tonumber(f[10]), highest[f[9]] or 0)
-  local chapter, steps, conversation = 0, tonumber(f[4]), f[6]
+  local f = call('HMGET', key, 'body', 'strikes', 'steps', 'chapter', 'conversation', 'due_at', 'seq', 'priority', 'turn')
+  highest[f[8]] = math.max(tonumber(f[9]), highest[f[8]] or 0)
+  local chapter, steps, conversation = 0, tonumber(f[3]), f[5]
   if conversation ~= '' then
     local talk = talk_key(conversation)
     chapter = tonumber(call('HGET', talk, 'chapter') or 0)
@@ -103,21 +102,22 @@ local function hand_out(id, worker, highest)
     call('HDEL', talk, 'placed')
     call('HSET', talk, 'running', id)
   end
-  if f[5] and tonumber(f[5]) ~= chapter then
+  if f[4] and tonumber(f[4]) ~= chapter then
     call('DEL', steps_key(id))
     steps = 0
   end
   if steps == 0 then call('HDEL', key, 'chapter') end
-  -- From the clock, so that it is greater also than one which a failover has made the server forget.
-  local token = math.max(tonumber(f[2]) + 1, math.floor(now * 1e6))
+  -- Greater than any other of this queue; from the clock, so that it is so too for those a failover has forgotten.
+  local token = math.max(tonumber(call('HGET', KEYS[1], 'token') or 0) + 1, math.floor(now * 1e6))
+  call('HSET', KEYS[1], 'token', token)
   call('ZREM', P .. 'in:queued', id)
   call('ZREM', P .. 'due', id)
-  call('ZADD', P .. 'in:running', f[8], id)
+  call('ZADD', P .. 'in:running', f[7], id)
   call('ZADD', P .. 'leases', now + LEASE, id)
   call('HSETNX', key, 'started_at', now)
   call('HINCRBY', key, 'takes', 1)
   call('HSET', key, 'state', 'running', 'token', token, 'worker', worker, 'steps', steps)
-  return {f[1], token, tonumber(f[3]), steps, chapter, exact(math.max(0, now - tonumber(f[7])))}
+  return {f[1], token, tonumber(f[2]), steps, chapter, exact(math.max(0, now - tonumber(f[6])))}
 end
 
 -- worker, info, limit, suspects, agents
