@@ -68,6 +68,15 @@ ops.counts = function()
   }
 end
 
+-- id, seconds for which it is followed; gives the step under way and how far it has come, if that is known
+ops.listen = function()
+  if call('EXISTS', job_key(ARGV[FIRST])) == 0 then return false end
+  local key, seconds = P .. 'follow:' .. ARGV[FIRST], tonumber(ARGV[FIRST + 1])
+  call('HSET', key, 'till', now + seconds)
+  call('EXPIRE', key, math.ceil(seconds) + 60) -- nobody asks for it then
+  return call('HMGET', key, 'n', 'body')
+end
+
 -- id, steps
 ops.retry = function()
   local id = ARGV[FIRST]

@@ -12,6 +12,7 @@
 -- held:W      the same for follow-ups that worker W may have before the others
 -- talk:C      hash of a conversation: jobs, running, placed (its first queued job), chapter, holder, ended_at
 -- talk:C:queued, talk:C:done   sorted sets: its ids, by order of enqueuing and by chapter
+-- follow:ID   hash of a job that somebody follows: until when, and how far which step has come
 -- events      stream: something may have become ready, or a job has ended
 local call = redis.call
 local P = string.sub(KEYS[1], 1, -5)
@@ -164,7 +165,7 @@ local function delete(id)
   local state, conversation = f[1], f[2]
   if not state then return end
   if state == 'queued' then unplace(id) end
-  call('DEL', job_key(id), steps_key(id))
+  call('DEL', job_key(id), steps_key(id), P .. 'follow:' .. id)
   for _, set in ipairs({'all', 'in:' .. state, 'due', 'leases'}) do call('ZREM', P .. set, id) end
   call('ZREM', P .. 'kept', 'j' .. id)
   if conversation == '' then return end

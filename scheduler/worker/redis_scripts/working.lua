@@ -228,6 +228,25 @@ ops.append = function()
   return 'kept'
 end
 
+-- ids; gives the places of those that somebody follows
+ops.listened = function()
+  local followed = {}
+  for i = FIRST, #ARGV do
+    local till = call('HGET', P .. 'follow:' .. ARGV[i], 'till')
+    if till and tonumber(till) > now then followed[#followed + 1] = i - FIRST end
+  end
+  return followed
+end
+
+-- id, worker, token, index, body
+ops.draft = function()
+  local key = P .. 'follow:' .. ARGV[FIRST]
+  if held(ARGV[FIRST], ARGV[FIRST + 1], ARGV[FIRST + 2], RUNNING) and call('EXISTS', key) == 1 then
+    call('HSET', key, 'n', ARGV[FIRST + 3], 'body', ARGV[FIRST + 4])
+  end
+  return 0
+end
+
 -- id, worker, token, result, holds
 ops.finish = function()
   local id, worker = ARGV[FIRST], ARGV[FIRST + 1]
