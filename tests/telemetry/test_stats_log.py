@@ -45,7 +45,8 @@ async def test_every_turn_is_in_one_interval(autojump_clock: trio.testing.MockCl
         expected = w.scheduler.stats()
     recording = read_hlog(path)
     assert said == []
-    assert [interval.stats.turns for interval in recording.intervals][-1] in (0, 1)
+    # How many an interval has, chance decides: the clock jumps on while the thread writes the one before.
+    assert sum(interval.stats.turns for interval in recording.intervals) == 4
     assert recording.total.counters().models == expected.counters().models
     spans = [(interval.start, interval.start + interval.seconds) for interval in recording.intervals]
     for (_, end), (start, _) in itertools.pairwise(spans):
