@@ -250,7 +250,11 @@ async def _take_turn(
         return turn
     await keeper.ready()
     given = encode_input(run.pending)
-    turn = await conversation.turn(given, request, on_event=on_event)
+    hearing = keeper.hearing() if on_event is None else None
+    if hearing is None:
+        turn = await conversation.turn(given, request, on_event=on_event)
+    else:
+        turn = await conversation.turn(given, request, on_events=hearing.on_events, at_once=hearing.at_once)
     run.note_turn(turn)
     await keeper.turn_ended(given, turn)
     return turn

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from pool.wire.events import Encoded
+from pool.wire.events import Encoded, ServerEvent
 from scheduler.turns import FunctionCall, Turn
 
 if TYPE_CHECKING:
     from scheduler.tools.toolbox import ToolResult
+
+
+class Hearing(Protocol):
+    """Hears the events of a turn while it goes on. See `on_events` and `at_once` of `Conversation.turn`."""
+
+    def at_once(self, event: ServerEvent) -> bool: ...
+    async def on_events(self, events: Sequence[ServerEvent]) -> None: ...
 
 
 class Keeper(Protocol):
@@ -20,6 +27,10 @@ class Keeper(Protocol):
 
     async def ready(self) -> None:
         """The run is about to take a turn, or to run a turn's calls: the place to stop it without losing anything."""
+        ...
+
+    def hearing(self) -> Hearing | None:
+        """A turn begins: return who shall hear its events, or None."""
         ...
 
     async def turn_ended(self, given: Sequence[Encoded], turn: Turn) -> None:

@@ -20,7 +20,7 @@ from scheduler.worker.opened import open_tasks
 from scheduler.worker.patience import insist
 from scheduler.worker.queue import Filter, Queue, Record, State
 from scheduler.worker.seal import Seal
-from scheduler.worker.showing import Table, counts_line, details, record_json, step_lines
+from scheduler.worker.showing import Following, Table, counts_line, details, record_json
 from scheduler.worker.source import read_jobs
 from scheduler.worker.steps import ALLOWED, answer_step
 
@@ -195,10 +195,11 @@ def show_result(
 
     async def ask(queue: Queue) -> int:
         record = await queue.get(job_id)
+        following = Following()
         if wait:
             with trio.move_on_after(float("inf") if timeout is None else timeout):
                 if follow:
-                    await _follow(queue, job_id, seal, as_json=as_json)
+                    await _follow(queue, job_id, seal, following, as_json=as_json)
                 record = await ended(queue, job_id)
         if record.state not in (State.DONE, State.DEAD):
             record = await queue.get(job_id)
@@ -212,27 +213,43 @@ def show_result(
             click.echo(f"warmline: {error}", err=True)
             return DEAD
         output = value["output"]
+        if output and output == following.shown and sys.stdout.isatty() and sys.stderr.isatty():
+            return 0  # it stands there already
         click.echo(to_json(value).decode() if as_json or not isinstance(output, str) else output)
         return 0
 
     return _with_queue(url, ask)
 
 
-async def _follow(queue: Queue, job_id: str, seal: Seal, *, as_json: bool) -> None:
-    """Show the steps of a job as they are kept, until it has ended."""
+async def _follow(queue: Queue, job_id: str, seal: Seal, following: Following, *, as_json: bool) -> None:
+    """Show the steps of a job as they are kept, and what is said meanwhile, until it has ended."""
     seen = 0
     while True:
         record = await insist(partial(queue.get, job_id))
+        draft = await insist(partial(queue.listen, job_id))
         steps = await insist(partial(queue.steps, job_id, after=seen))
         for step in steps:
-            body = seal.open(step.body, step.job_id, step.index)
-            if as_json:
-                click.echo(body.decode())
-            else:
-                for line in step_lines(from_json(body)):
-                    click.echo(line, err=True)
+            _show(seal.open(step.body, step.job_id, step.index), following, as_json=as_json)
         seen += len(steps)
         if record.state in (State.DONE, State.DEAD) and not steps:
             return
         if not steps:
+            if draft is not None and draft.index == seen and record.state is State.RUNNING:
+                _show(seal.open(draft.body, job_id, draft.index), following, as_json=as_json)
             await trio.sleep(FOLLOW_INTERVAL)
+
+
+def _show(body: bytes, following: Following, *, as_json: bool) -> None:
+    step = from_json(body)
+    if step["step"] == "draft":
+        new = following.draft(step["text"])
+        if new and as_json:
+            click.echo(to_json({"step": "draft", "new": new}).decode())
+        elif new:
+            click.echo(new, err=True, nl=False)
+        return
+    said = following.step(step)
+    if as_json:
+        click.echo(body.decode())
+    else:
+        click.echo(said, err=True, nl=False)

@@ -62,9 +62,19 @@ class Doing:
     lost: bool = field(default=False, init=False)
     ended: str = field(default="", init=False)
     run: Run = field(factory=Run, init=False)
+    keeper: JobKeeper = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.suspect = self.claim.strikes > 0
+        self.keeper = JobKeeper(
+            queue=self.bench.queue,
+            claim=self.claim,
+            seal=self.bench.seal,
+            limit=self.bench.settings.checkpoint_limit,
+            stopping=self.bench.stopping,
+            on_step=self._cleared,
+            steps=self.claim.steps,
+        )
 
     def lose(self) -> None:
         """The lease is lost: stop."""
@@ -93,19 +103,10 @@ class Doing:
             await self._fail(self._too_late(job.deadline))
             return
         agent = bench.agent_for(job.agent)
-        keeper = JobKeeper(
-            queue=bench.queue,
-            claim=self.claim,
-            seal=bench.seal,
-            limit=bench.settings.checkpoint_limit,
-            stopping=bench.stopping,
-            on_step=self._cleared,
-            steps=self.claim.steps,
-        )
         conversation: Conversation | None = None
         kept = False
         try:
-            conversation = await self._conversation(agent, keeper)
+            conversation = await self._conversation(agent)
             result = await run_agent(
                 bench.scheduler,
                 agent,
@@ -116,9 +117,9 @@ class Doing:
                 tenant=job.tenant,
                 priority=job.priority,
                 deadline=None if job.deadline is None else job.deadline - self.claim.age,
-                keeper=keeper,
+                keeper=self.keeper,
             )
-            kept = await self._finish(result, conversation, keeper)
+            kept = await self._finish(result, conversation)
         except LeaseLost:
             raise
         except HandedBack:
@@ -138,21 +139,21 @@ class Doing:
         tenant = self.claim.job.tenant or "default"
         return DeadlineExceeded("queued", tenant=tenant, allowed=deadline, elapsed=self.claim.age, turns=0)
 
-    async def _conversation(self, agent: Agent, keeper: JobKeeper) -> Conversation:
+    async def _conversation(self, agent: Agent) -> Conversation:
         """Return the conversation to go on with: the hot one, or one that is read back from the queue."""
         bench, claim, job = self.bench, self.claim, self.claim.job
         name = job.conversation
         if name is not None and not claim.steps:
             kept = bench.hot.pop(name, chapter=claim.chapter, store=agent.store, now=trio.current_time())
             if kept is not None:
-                keeper.size = kept.size
+                self.keeper.size = kept.size
                 assert isinstance(kept.conversation, Conversation)
                 return kept.conversation
         if not claim.steps and not (name and claim.chapter):
             return bench.scheduler.conversation(name=name or job.id, store=agent.store)
         before, own = await insist(partial(bench.queue.history, claim))
-        keeper.size = sum(len(step.body) for step in (*before, *own))
-        keeper.steps = len(own)
+        self.keeper.size = sum(len(step.body) for step in (*before, *own))
+        self.keeper.steps = len(own)
         state = resumed(job.id, self._opened(before), self._opened(own), store=agent.store)
         self._check(state.story, agent)
         self.run.resume(state.story.so_far())
@@ -168,7 +169,7 @@ class Doing:
             if tool is not None and not tool.repeatable:
                 raise CallInDoubt(self.claim.job.id, call.name, call.call_id)
 
-    async def _finish(self, result: RunResult, conversation: Conversation, keeper: JobKeeper) -> bool:
+    async def _finish(self, result: RunResult, conversation: Conversation) -> bool:
         """Record the result. Return whether the conversation is kept for a follow-up."""
         bench, job = self.bench, self.claim.job
         line = TaskResult.finished(job.id, result).to_line()
@@ -184,7 +185,7 @@ class Doing:
                 conversation,
                 chapter=self.claim.chapter + 1,
                 store=conversation.store,
-                size=keeper.size,
+                size=self.keeper.size,
                 now=trio.current_time(),
             )
         return hold

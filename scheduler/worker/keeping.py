@@ -11,11 +11,12 @@ from attrs import define, field
 from pool.wire.events import Encoded
 from scheduler.tools.toolbox import ToolResult
 from scheduler.turns import FunctionCall, Turn
+from scheduler.worker.drafting import Draft
 from scheduler.worker.errors import CheckpointTooLarge, HandedBack
 from scheduler.worker.patience import insist
 from scheduler.worker.queue import Claim, Queue
 from scheduler.worker.seal import Seal
-from scheduler.worker.steps import begun_step, results_step, turn_step
+from scheduler.worker.steps import begun_step, draft_step, results_step, turn_step
 
 
 @define(eq=False)
@@ -30,6 +31,7 @@ class JobKeeper:
     on_step: Callable[[], None]
     size: int = 0
     steps: int = 0
+    said: Draft = field(factory=Draft, init=False)
     # Tools of one turn end at the same time, and steps are counted.
     _one: trio.StrictFIFOLock = field(factory=trio.StrictFIFOLock, init=False)
 
@@ -39,8 +41,25 @@ class JobKeeper:
         if self.stopping():
             raise HandedBack("the worker is stopping")
 
+    def hearing(self) -> Draft:
+        """Hear each turn, for those who may follow the job."""
+        self.said.begin()
+        return self.said
+
+    async def tell(self) -> None:
+        """Tell those who follow the job what has been said since they were last told.
+
+        Raises:
+            QueueUnavailable: they cannot be told now.
+        """
+        text = self.said.news()
+        if text is not None:
+            sealed = self.seal.close(draft_step(text), self.claim.job.id, self.steps)
+            await self.queue.draft(self.claim, self.steps, sealed)
+
     async def turn_ended(self, given: Sequence[Encoded], turn: Turn) -> None:
         """Keep a turn."""
+        self.said.begin()
         await self._append(turn_step(given, turn))
 
     async def call_begins(self, call: FunctionCall) -> None:

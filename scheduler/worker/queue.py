@@ -35,6 +35,9 @@ from attrs import field, frozen
 from pool.settings import above, at_least
 from scheduler.worker.job import Job
 
+FOLLOWED = 5.0
+"""Seconds for which a job is followed after each `listen`."""
+
 
 class State(enum.Enum):
     """Where a job is."""
@@ -195,6 +198,13 @@ class Queue(Protocol):
         """Return the steps of a job from index `after` on, in order; of a job that is not there, none."""
         ...
 
+    async def listen(self, job_id: str) -> Step | None:
+        """Return what is said so far of the step under way, and let the job's worker know that somebody follows it.
+
+        No truth: it may be of a step that is recorded by now, or of a worker that has lost the job, or lost.
+        """
+        ...
+
     async def find(self, filter: Filter, *, limit: int, after: str | None = None) -> list[Record]:  # noqa: A002
         """Return jobs in the order of their enqueuing, from the one behind the job `after` on, without results."""
         ...
@@ -228,9 +238,10 @@ class Queue(Protocol):
         this worker holds, then by turns, then by when they were due, then in the order of enqueuing. A job's turn is
         a number that it draws when it becomes due: one more than the last of its tenant, but at least one more than
         the highest that was handed out, both at its priority. So tenants alternate, however many jobs one has.
-        Never a job of a conversation of which another is running, or of which an earlier one is queued. A job of a conversation that
-        another living worker holds only when its head start is over: `head_start` seconds after it was due, or after
-        the conversation's last job ended if that was later.
+
+        Never a job of a conversation of which another is running, or of which an earlier one is queued. A job of a
+        conversation that another living worker holds only when its head start is over: `head_start` seconds after it
+        was due, or after the conversation's last job ended if that was later.
 
         A job that was begun when its conversation had another `chapter` starts anew: its steps are deleted.
         """
@@ -258,6 +269,14 @@ class Queue(Protocol):
         Raises:
             LeaseLost: the job is not the worker's any more.
         """
+        ...
+
+    async def listened(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Return those whose jobs somebody follows. Cheap enough to ask twice a second."""
+        ...
+
+    async def draft(self, claim: Claim, index: int, body: bytes) -> None:
+        """Tell those who follow the job how far its step `index` has come, in place of what they were told before."""
         ...
 
     async def finish(self, claim: Claim, result: bytes, *, holds: bool = False) -> None:

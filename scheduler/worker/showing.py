@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict, define, frozen
 
 from pool.wire.codec import from_json
+from scheduler.outcome import text_of
 from scheduler.worker.queue import Counts, Record, State, WorkerInfo
 
 ID_WIDTH, AGENT_WIDTH = 24, 12
@@ -147,17 +148,35 @@ def record_json(record: Record) -> dict[str, Any]:
     }
 
 
+@define
+class Following:
+    """What is shown of a job while it goes on: each step, and what is said of the turn under way."""
+
+    said: str = ""  # of the turn under way
+    shown: str = ""  # the last finished turn's text
+
+    def draft(self, text: str) -> str:
+        """Return what to write now that the turn has come so far."""
+        said, self.said = self.said, text
+        return text[len(said) :] if text.startswith(said) else f"\n(once more)\n{text}"
+
+    def step(self, step: Mapping[str, Any]) -> str:
+        """Return what to write for a finished step."""
+        if step["step"] != "turn":
+            return "".join(f"{line}\n" for line in step_lines(step))
+        self.shown = text_of(step["output"])
+        begun = bool(self.said)
+        rest, self.said = self.draft(self.shown) if begun or self.shown else "", ""
+        return (f"{rest}\n" if rest or begun else "") + "".join(f"{line}\n" for line in step_lines(step))
+
+
 def step_lines(step: Mapping[str, Any]) -> Iterator[str]:
-    """Say a step in lines: what the model said, what it called, and what came of that."""
+    """Say a step in lines: what the model called, and what came of that."""
     match step["step"]:
         case "turn":
             for item in step["output"]:
                 if item.get("type") == "function_call":
-                    yield _cut(f"> {item['name']}({item.get('arguments', '')})", 200)
-                elif item.get("type") == "message":
-                    for part in item.get("content", ()):
-                        if part.get("type") == "output_text":
-                            yield from str(part.get("text", "")).splitlines()
+                    yield _cut(f"> {item['name']}({_one_line(item.get('arguments', ''))})", 200)
         case "results":
             for result in step["results"]:
                 mark = "!" if result["failed"] else "<"

@@ -151,6 +151,12 @@ class SqliteQueue:
     async def steps(self, job_id: str, *, after: int = 0) -> list[Step]:
         return await self._read(Store.steps, job_id, after)
 
+    async def listen(self, job_id: str) -> Step | None:
+        draft, fading = await self._read(Store.draft_of, job_id)
+        if fading:
+            await self._write(Store.follow, job_id)
+        return draft
+
     async def find(self, filter: Filter, *, limit: int, after: str | None = None) -> list[Record]:  # noqa: A002
         return await self._read(Store.find, filter, limit, after)
 
@@ -176,6 +182,12 @@ class SqliteQueue:
 
     async def append(self, claim: Claim, index: int, body: bytes) -> None:
         await self._write(Store.append, claim, index, body)
+
+    async def listened(self, claims: Sequence[Claim]) -> list[Claim]:
+        return await self._read(Store.listened, claims)
+
+    async def draft(self, claim: Claim, index: int, body: bytes) -> None:
+        await self._write(Store.draft, claim, index, body)
 
     async def finish(self, claim: Claim, result: bytes, *, holds: bool = False) -> None:
         await self._write_synced(Store.finish, claim, result, holds)

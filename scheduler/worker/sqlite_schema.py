@@ -51,6 +51,13 @@ CREATE TABLE steps (
     PRIMARY KEY (job, n)
 ) WITHOUT ROWID;
 
+CREATE TABLE drafts (                       -- of jobs that somebody follows
+    job TEXT PRIMARY KEY,
+    followed_until REAL NOT NULL,           -- steady clock
+    n INTEGER,                              -- the step under way, and how far it has come
+    body BLOB
+) WITHOUT ROWID;
+
 CREATE TABLE conversations (
     id TEXT PRIMARY KEY,
     chapter INTEGER NOT NULL DEFAULT 0,     -- jobs done
@@ -118,4 +125,5 @@ def _settle_boot(connection: sqlite3.Connection, boot: str) -> None:
     if row is None or row[0] != boot:
         connection.execute("UPDATE jobs SET lease_until = -1 WHERE state = 'running'")
         connection.execute("DELETE FROM workers")
+        connection.execute("DELETE FROM drafts")
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))

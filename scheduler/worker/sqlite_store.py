@@ -13,6 +13,7 @@ from scheduler.worker.clock import MachineClock
 from scheduler.worker.errors import JobConflict, JobNotFound, LeaseLost, WrongState
 from scheduler.worker.job import Job
 from scheduler.worker.queue import (
+    FOLLOWED,
     Cause,
     Claim,
     Counts,
@@ -68,8 +69,8 @@ class Store:
         due = now if job.not_before is None else max(now, job.not_before)
         turn = self._order.draw(job.priority, job.tenant) if due <= now else None
         self._run(
-            "INSERT INTO jobs (id, body, digest, agent, tenant, conversation, priority, attempts, enqueued_at, due_at, "
-            "turn) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, body, digest, agent, tenant, conversation, priority, attempts, enqueued_at, "
+            "due_at, turn) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(job.id, job.to_json(), job.digest, job.agent, job.tenant, job.conversation, job.priority),
             *(job.attempts, now, due, turn),
         )
@@ -82,6 +83,21 @@ class Store:
 
     def steps(self, job_id: str, after: int) -> list[Step]:
         return _steps(self._all("SELECT * FROM steps WHERE job = ? AND n >= ? ORDER BY n", job_id, after))
+
+    def draft_of(self, job_id: str) -> tuple[Step | None, bool]:
+        """Return the draft, and whether the wish for it has to be renewed."""
+        row = self._one("SELECT * FROM drafts WHERE job = ?", job_id)
+        if row is None:
+            return None, True
+        draft = None if row["body"] is None else _steps([row])[0]
+        return draft, row["followed_until"] < self.clock.steady() + FOLLOWED / 2
+
+    def follow(self, job_id: str) -> None:
+        self._run(
+            "INSERT INTO drafts (job, followed_until) SELECT id, ? FROM jobs WHERE id = ? "
+            "ON CONFLICT DO UPDATE SET followed_until = excluded.followed_until",
+            *(self.clock.steady() + FOLLOWED, job_id),
+        )
 
     def find(self, wanted: Filter, limit: int, after: str | None) -> list[Record]:
         conditions, values = ["true"], []
@@ -135,6 +151,7 @@ class Store:
 
     def drop(self, job_id: str) -> None:
         self._run("DELETE FROM steps WHERE job = ?", job_id)
+        self._run("DELETE FROM drafts WHERE job = ?", job_id)
         self._run("DELETE FROM jobs WHERE id = ?", job_id)
 
     def take(self, worker: WorkerInfo, limit: int, suspects: int) -> list[Claim]:
@@ -226,6 +243,18 @@ class Store:
         self._add_step(row, index, body)
         self._run("UPDATE jobs SET strikes = 0, cause = NULL WHERE id = ?", claim.job.id)
 
+    def listened(self, claims: Sequence[Claim]) -> list[Claim]:
+        followed = self._all("SELECT job FROM drafts WHERE followed_until > ?", self.clock.steady())
+        jobs = {row["job"] for row in followed}
+        return [claim for claim in claims if claim.job.id in jobs]
+
+    def draft(self, claim: Claim, index: int, body: bytes) -> None:
+        self._run(
+            "UPDATE drafts SET n = ?, body = ? WHERE job = ? "
+            "AND EXISTS (SELECT 1 FROM jobs WHERE id = ? AND token = ? AND state = 'running')",
+            *(index, body, claim.job.id, claim.job.id, claim.token),
+        )
+
     def finish(self, claim: Claim, result: bytes, holds: bool) -> None:
         row = self._held(claim, State.DONE)
         if row["state"] == "done":
@@ -311,6 +340,7 @@ class Store:
         )
 
     def _purge(self) -> None:
+        self._run("DELETE FROM drafts WHERE followed_until <= ?", self.clock.steady())
         rows = self._all(
             "SELECT id, conversation FROM jobs WHERE keep_until <= ? LIMIT ?",
             self.clock.wall(),

@@ -82,6 +82,11 @@ def answer_step(call_id: str, output: str) -> bytes:
     return to_json({"step": "results", "results": [answer]})
 
 
+def draft_step(text: str) -> bytes:
+    """Return what is told of a turn that is not finished. It is never recorded."""
+    return to_json({"step": "draft", "text": text})
+
+
 @define(eq=False)
 class Story:
     """What the steps of one job say."""

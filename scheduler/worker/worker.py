@@ -1,10 +1,12 @@
 """A worker: takes jobs as it has room for them, renews its leases, and leaves without losing any.
 
 Theory of operation
-    One task takes jobs, one renews the leases of all of them at once (three times a lease), and each job has a task
-    of its own. A worker that is told to stop takes no more; its runs end where their present turn does, and are
-    handed back. What has not come so far when the grace is over is cancelled and handed back too: the next worker
-    repeats the unfinished turn, and nothing else.
+    One task takes jobs, one renews the leases of all of them at once (three times a lease), one tells those who
+    follow a job what its model is saying (twice a second, and only then), and each job has a task of its own.
+
+    A worker that is told to stop takes no more; its runs end where their present turn does, and are handed back. What
+    has not come so far when the grace is over is cancelled and handed back too: the next worker repeats the
+    unfinished turn, and nothing else.
 
     When the endpoint refuses everybody (a wrong key, an outage) the jobs go back as they were, and the worker pauses,
     ever longer, up to a minute; so that neither are the jobs used up nor the endpoint flooded.
@@ -36,6 +38,7 @@ from scheduler.worker.seal import Seal
 from scheduler.worker.settings import WorkerSettings
 
 BEATS_A_LEASE = 3
+TELL_INTERVAL = 0.5
 PATIENCE = 1.0
 """Seconds between two looks at a queue that has shown no change: jobs become due, and leases end, without a sound."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -152,6 +155,7 @@ class Worker:
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._beat)
+            nursery.start_soon(self._tell)
             try:
                 await self._work()
             except Exception as error:  # carried past the nursery by hand, which would put it in a group
@@ -251,6 +255,19 @@ class Worker:
                 doing = held[claim.job.id, claim.token]
                 if doing in self._doing:  # it may have ended while the queue was asked
                     doing.lose()
+
+    async def _tell(self) -> None:
+        """Tell those who follow jobs what is said, until cancelled."""
+        while True:
+            await trio.sleep(TELL_INTERVAL)
+            talking = {doing.claim.job.id: doing for doing in self._doing if doing.keeper.said}
+            if not talking:
+                continue
+            try:
+                for claim in await self.queue.listened([doing.claim for doing in talking.values()]):
+                    await talking[claim.job.id].keeper.tell()
+            except QueueUnavailable:
+                continue  # whoever else asks the queue says so
 
     def _check_memory(self) -> None:
         limit = self.settings.memory_limit

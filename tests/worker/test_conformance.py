@@ -10,6 +10,7 @@ import trio
 from scheduler.worker.errors import JobConflict, JobNotFound, LeaseLost, WrongState
 from scheduler.worker.job import Job
 from scheduler.worker.queue import (
+    FOLLOWED,
     Cause,
     Claim,
     Counts,
@@ -18,6 +19,7 @@ from scheduler.worker.queue import (
     QueueSettings,
     Receipt,
     State,
+    Step,
     WorkerInfo,
 )
 from tests.worker.stages import STAGES, Stage
@@ -566,7 +568,7 @@ async def test_a_job_draws_its_turn_when_it_is_due(queue: Queue, stage: Stage) -
 async def test_what_was_handed_back_keeps_its_turn_and_what_is_tried_again_draws_another(
     queue: Queue, stage: Stage
 ) -> None:
-    await queue.put([job(id) for id in ("back", "again", "x", "y")])
+    await queue.put([job(name) for name in ("back", "again", "x", "y")])
     back, again = await take(queue, limit=2)
     await queue.release([back])
     await queue.fail(again, OOPS, retry_in=1)
@@ -587,3 +589,22 @@ async def test_a_claim_does_not_fit_a_job_that_was_dropped_and_put_again(queue: 
     assert await queue.beat(ANN, [old, new]) == [old]
     await queue.finish(new, b"right")
     assert (await queue.get("one")).result == b"right"
+
+
+async def test_who_follows_a_job_is_told_how_far_it_has_come(queue: Queue, stage: Stage) -> None:
+    await queue.put([job("one"), job("two")])
+    one, two = await take(queue)
+    assert await queue.listened([one, two]) == []
+    await queue.draft(one, 0, b"nobody listens")
+    assert await queue.listen("one") is None
+    assert await queue.listened([one, two]) == [one]
+    await queue.draft(one, 0, b"It")
+    await queue.draft(one, 0, b"It was")
+    assert await queue.listen("one") == Step(job_id="one", index=0, body=b"It was")
+    assert await queue.listen("two") is None
+    assert await queue.steps("one") == []
+    stage.advance(FOLLOWED + 1)
+    assert await queue.listened([one, two]) == []
+    await queue.drop("one")
+    assert await queue.listen("one") is None
+    assert await queue.listen("nobody") is None

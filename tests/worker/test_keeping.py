@@ -47,6 +47,9 @@ class Notes:
         """Die or not."""
         await self._keep()
 
+    def hearing(self) -> None:
+        """Nobody."""
+
     async def turn_ended(self, given: Sequence[Encoded], turn: Turn) -> None:
         """Keep."""
         await self._keep(turn_step(given, turn))
