@@ -148,7 +148,7 @@ class Conversation:
         finally:
             self._turn.steers.end()
             self._busy, self._turn = False, None
-            if self._at.hold.leaving:
+            if self._at.hold.leaving or self._at.hold.lost == "rotated":
                 self._leave()
 
     async def steer(self, given: str | Sequence[Mapping[str, Any] | Encoded]) -> Steered:

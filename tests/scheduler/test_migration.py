@@ -113,6 +113,26 @@ async def test_a_loss_while_tools_run_is_made_good_before_the_next_turn(autojump
         assert turn.placement.reason == "hot"
 
 
+async def test_a_turn_that_outlasts_its_lane_moves_while_its_tools_run(autojump_clock: MockClock) -> None:
+    """Half of the reserve is over in the middle of its turn, so that its lane goes with the end of that."""
+    server = EmulatorSettings(lanes=Lanes.single(), latency=Latency(base=0.5, output=1.0), max_age=300.0)
+    pool = PoolSettings(max_connections=1, dial_timeout=5.0)
+    async with world(server=server, settings=UNFORGIVING, pool=pool) as w:
+        conversation, request = w.scheduler.conversation(), asking("calls=2 deltas=1 output_tokens=20")
+        async with trio.open_nursery() as nursery:
+
+            async def rotate() -> None:
+                await trio.sleep(2.0)
+                w.pool.rotate()
+
+            nursery.start_soon(rotate)
+            turn = await take(conversation, "word", request)
+        await trio.sleep(5.0)
+        assert w.scheduler.stats().moves["made"] == 1
+        turn = await take(conversation, outputs(turn), request)
+        assert turn.placement.reason == "hot"
+
+
 async def test_a_turn_does_not_wait_for_a_move_that_waits_for_a_lane(autojump_clock: MockClock) -> None:
     pool = PoolSettings(max_connections=2, dial_patience=0.0)
     async with world(server=SINGLE, settings=UNFORGIVING, pool=pool) as w:
