@@ -224,6 +224,7 @@ ops.append = function()
   end
   add_step(id, index, ARGV[FIRST + 4], j.chapter, j.conversation)
   if j.strikes > 0 then call('HSET', job_key(id), 'strikes', 0) end
+  call('HSET', KEYS[1], 'alive', now)
   call('HDEL', job_key(id), 'cause')
   return 'kept'
 end
