@@ -38,6 +38,7 @@ from scheduler.worker.errors import (
 )
 from scheduler.worker.job import Job
 from scheduler.worker.queue import (
+    FOLLOWED,
     Cause,
     Claim,
     Counts,
@@ -160,6 +161,10 @@ class RedisQueue:
         entries = await self._link.ask("XRANGE", self._key("steps", job_id), f"0-{after + 1}", "+")
         return _steps(job_id, entries)
 
+    async def listen(self, job_id: str) -> Step | None:
+        index, body = await self._do(ASKING, "listen", job_id, repr(FOLLOWED)) or (None, b"")
+        return None if index is None else Step(job_id=job_id, index=int(index), body=body)
+
     async def find(self, filter: Filter, *, limit: int, after: str | None = None) -> list[Record]:  # noqa: A002
         state = filter.state.value if filter.state is not None else None
         wanted = [
@@ -223,6 +228,13 @@ class RedisQueue:
 
     async def append(self, claim: Claim, index: int, body: bytes) -> None:
         await self._held(claim, "append", index, body)
+
+    async def listened(self, claims: Sequence[Claim]) -> list[Claim]:
+        followed = await self._do(WORKING, "listened", *(claim.job.id for claim in claims))
+        return [claims[index] for index in followed]
+
+    async def draft(self, claim: Claim, index: int, body: bytes) -> None:
+        await self._held(claim, "draft", index, body)
 
     async def finish(self, claim: Claim, result: bytes, *, holds: bool = False) -> None:
         await self._held(claim, "finish", result, int(holds))

@@ -5,6 +5,7 @@
 -- steps:ID    stream: step n has the id 0-(n+1)              due            sorted set: queued ids by when due
 -- leases      sorted set: running ids by end of lease        kept           sorted set: what is forgotten when
 -- workers     sorted set: worker by until when it lives      infos          hash: what a worker says of itself
+-- undrawn     sorted set: queued jobs that have not drawn their turn, as they are not yet due
 -- later       sorted set: ids not yet due, by when           waits          sorted set: held ids by since when
 -- ready:A, suspects:A   for each agent, sorted sets of what may be handed out: by -priority, then by the member,
 --                       which begins with its turn, the time it was due and the order of enqueuing
@@ -63,6 +64,8 @@ local function placing(id)
     conversation = f[6], member = member_of(id, tonumber(f[7] or 0), due, seq),
   }
 end
+
+local function drawing(id, seq) return string.format('%016.0f', seq) .. id end
 
 -- A job that has become due draws its turn: one more than its tenant's last, but behind what was handed out.
 local function draw(id)
@@ -126,7 +129,11 @@ local function queue(id, seq, due, conversation)
   call('HSET', job_key(id), 'state', 'queued', 'due_at', due)
   call('ZADD', P .. 'in:queued', seq, id)
   call('ZADD', P .. 'due', due, id)
-  if due <= now then draw(id) end
+  if due <= now then
+    draw(id)
+  else
+    call('ZADD', P .. 'undrawn', due, drawing(id, seq))
+  end
   if conversation == '' then
     place(id)
   else
@@ -161,9 +168,10 @@ end
 
 -- Forget a job, whatever its state.
 local function delete(id)
-  local f = call('HMGET', job_key(id), 'state', 'conversation')
+  local f = call('HMGET', job_key(id), 'state', 'conversation', 'seq')
   local state, conversation = f[1], f[2]
   if not state then return end
+  call('ZREM', P .. 'undrawn', drawing(id, tonumber(f[3])))
   if state == 'queued' then unplace(id) end
   call('DEL', job_key(id), steps_key(id), P .. 'follow:' .. id)
   for _, set in ipairs({'all', 'in:' .. state, 'due', 'leases'}) do call('ZREM', P .. set, id) end
@@ -198,6 +206,10 @@ end
 
 -- Place what has become due.
 local function place_due()
+  for _, member in ipairs(first_until('undrawn', now)) do
+    call('ZREM', P .. 'undrawn', member)
+    draw(string.sub(member, 17))
+  end
   for _, id in ipairs(first_until('later', now)) do
     call('ZREM', P .. 'later', id)
     place(id)
