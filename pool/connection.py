@@ -154,7 +154,7 @@ class Connection:
         """Hand one message to its lane."""
         if type(text) is not str:
             raise RemoteProtocolError("a binary message")
-        found = read(text)
+        found, text = read(text)
         if self.tap is not None:
             self.tap.received(self.conn, parse(text), text)
         stream_id = found.stream_id

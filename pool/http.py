@@ -267,7 +267,7 @@ class HttpExchange:
     def refuse(self, payload: dict[str, Any]) -> None:
         """Take the one event that says that there is no response."""
         text = to_json(payload).decode()
-        self._take(read(text), text)
+        self._take(*read(text))
 
     async def batch(self) -> list[ServerEvent]:
         """Wait for events and return those at hand; empty after the terminal one.
@@ -305,8 +305,7 @@ class HttpExchange:
         messages: list[tuple[Peek, str]] = []
         for data in self._reader.feed(chunk):
             if self.finished is None and data != b"[DONE]":
-                text = _text(data)
-                found = read(text)
+                found, text = read(_text(data))
                 self._take(found, text)
                 messages.append((found, text))
         return messages

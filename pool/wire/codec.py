@@ -41,7 +41,7 @@ from pool.wire.events import (
     ServerEvent,
     SteerEvent,
 )
-from pool.wire.peek import Peek, Snapshot, peek, whole
+from pool.wire.peek import Peek, Snapshot, mended, peek, whole
 
 
 def _plain(value: Any) -> Any:
@@ -108,19 +108,35 @@ def encode_parts(event: ClientEvent, *, stream_id: str | None = None) -> list[by
     `stream_id` is the lane of a create that names none itself.
 
     Raises:
-        LocalProtocolError: `fields` holds a field that `ResponseCreate` carries itself.
+        LocalProtocolError: `fields` holds what `ResponseCreate` carries itself, or something has no JSON form.
     """
-    if isinstance(event, ResponseCreate):
-        return _create_message(event, event.stream_id or stream_id)
-    if isinstance(event, ResponseSteer):
-        parts = [b'{"type":"response.steer","previous_response_id":', to_json(event.previous_response_id)]
-        return [*parts, b',"input":', *_input_parts(event.input), b"}"]
-    return [to_json(event.payload)]
+    try:
+        if isinstance(event, ResponseCreate):
+            return _create_message(event, event.stream_id or stream_id)
+        if isinstance(event, ResponseSteer):
+            parts = [b'{"type":"response.steer","previous_response_id":', to_json(event.previous_response_id)]
+            return [*parts, b',"input":', *_input_parts(event.input), b"}"]
+        return [to_json(event.payload)]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unwritable(error) from None
+
+
+def _unwritable(error: Exception) -> LocalProtocolError:
+    if isinstance(error, UnicodeEncodeError):
+        half = ord(error.object[error.start])
+        return LocalProtocolError(
+            f"character {error.start} of a text is half a surrogate pair (U+{half:04X}), which has no JSON form; "
+            'mend the text: text.encode("utf-8", "replace").decode()'
+        )
+    return LocalProtocolError(f"cannot be written as JSON ({error}): give texts, numbers, lists and mappings")
 
 
 def encode_http_body(event: ResponseCreate, *, stream: bool) -> bytes:
-    """Return the same request as an HTTP body. What exists only on a WebSocket is left out."""
-    return b"".join((b'{"stream":', b"true" if stream else b"false", *_create_parts(event), b"}"))
+    """Return the same request as an HTTP body, without what exists only on a WebSocket. Raises as `encode_parts`."""
+    try:
+        return b"".join((b'{"stream":', b"true" if stream else b"false", *_create_parts(event), b"}"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unwritable(error) from None
 
 
 def _create_message(event: ResponseCreate, stream_id: str | None) -> list[bytes]:
@@ -180,17 +196,17 @@ def parse(text: str | bytes) -> dict[str, Any]:
     return payload
 
 
-def read(text: str | bytes) -> Peek:
-    """Read one message no further than it is acted on.
+def read(text: str) -> tuple[Peek, str]:
+    """Read one message no further than it is acted on; return its text, too, mended where that was necessary.
 
     Raises:
         RemoteProtocolError: it is no JSON object with a `type`.
     """
     found = peek(text)
-    if found is None:
+    if found is None and (found := peek(text := mended(text))) is None:
         payload = parse(text)
         found = Peek(payload["type"], payload.get("stream_id"))
-    return found
+    return found, text
 
 
 def event_of_peek(found: Peek, text: str) -> ServerEvent:

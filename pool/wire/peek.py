@@ -12,6 +12,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -51,6 +52,22 @@ def peek(text: str | bytes) -> Peek | None:
         return _decode(text)
     except (ValueError, RecursionError):
         return None
+
+
+# Any escape, or a pair of them; so that what follows a backslash that is itself escaped is not taken for one
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|u[dD][c-fC-F][0-9a-fA-F]{2}|.)"
+)
+
+
+def mended(text: str) -> str:
+    """Return JSON in which half a surrogate pair is U+FFFD: a server that cuts a text in two may part an emoji."""
+
+    def mend(found: re.Match[str]) -> str:
+        half = len(found[0]) > 2 and found[1] is None
+        return "\\ufffd" if half else found[0]
+
+    return _ESCAPE.sub(mend, text)
 
 
 class Snapshot(Mapping[str, Any]):

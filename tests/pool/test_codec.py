@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool.errors import LocalProtocolError, RemoteProtocolError
-from pool.wire.codec import decode, encode, encode_http_body, encoded, from_json, members, parse, to_json
+from pool.wire.codec import (
+    decode,
+    encode,
+    encode_http_body,
+    encode_parts,
+    encoded,
+    from_json,
+    members,
+    parse,
+    to_json,
+)
 from pool.wire.events import (
     Encoded,
     ErrorEvent,
@@ -306,3 +316,21 @@ def test_encoded_text_shows_its_size_alone() -> None:
 @given(JSON)
 def test_json_comes_back_as_it_went(value: Any) -> None:
     assert from_json(to_json(value)) == value
+
+
+@pytest.mark.parametrize("where", ["input", "item", "field"])
+def test_what_has_no_json_form_is_refused_with_its_remedy(where: str) -> None:
+    bad = "caf\udce9"
+    event = {
+        "input": ResponseCreate(input=bad),
+        "item": ResponseCreate(input=[{"type": "message", "content": bad}]),
+        "field": ResponseCreate(input="", fields={"user": bad}),
+    }[where]
+    with pytest.raises(LocalProtocolError, match=r"character 3 .* \(U\+DCE9\).*mend the text"):
+        encode_parts(event)
+    with pytest.raises(LocalProtocolError, match=r"U\+DCE9"):
+        encode_http_body(event, stream=True)
+    with pytest.raises(LocalProtocolError, match="cannot be written as JSON"):
+        encode_parts(ResponseCreate(input=[{"type": object()}]))
+    with pytest.raises(LocalProtocolError, match=r"U\+DCE9"):
+        encode_parts(ResponseSteer(previous_response_id="r", input=bad))

@@ -364,3 +364,26 @@ async def test_what_has_been_sent_still_counts_while_a_connection_closes(
         assert pool.stats().open == 0
         assert (pool.stats() - before).bytes_sent >= 0
         assert pool.stats().bytes_received >= before.bytes_received
+
+
+async def test_half_a_surrogate_pair_harms_nobody(clock: MockClock, server: FakeServer) -> None:
+    """Sent, it is the caller's to mend; received, it is mended: a server may cut a text in the midst of an emoji."""
+    server.manual = True
+    async with pool_of(server) as pool:
+        async with pool.lease() as lease:
+            with pytest.raises(LocalProtocolError, match="half a surrogate pair"):
+                await lease.send(ResponseCreate(input="\ud83d"))
+            exchange = await lease.send(ResponseCreate(input="hello"), stream=True)
+            (session,) = await server.opened(1)
+            request = await session.next()
+            await session.begin(request, "resp_1")
+            for half in ("\\ud83d", "\\ude00"):
+                await session.socket.send_message(f'{{"type":"response.output_text.delta","delta":"{half}"}}')
+            await session.end(request, "resp_1")
+            deltas = list[str]()
+            while events := await exchange.batch():
+                deltas += [event.payload["delta"] for event in events if event.type.endswith("delta")]
+            assert deltas == ["\ufffd", "\ufffd"]
+            assert (await exchange.result()).status == "completed"
+        assert pool.stats().losses == {}
+        assert_quiet(pool)
