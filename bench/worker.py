@@ -221,7 +221,12 @@ def main() -> None:
         if given.redis:
             from tests.support.redis import redis_server  # what tests start it with needs pytest
 
-            place = stack.enter_context(redis_server(Path(folder))).url + "?queue={}"
+            place = (
+                stack.enter_context(
+                    redis_server(Path(folder), "appendonly", "yes", "appendfsync", "everysec")
+                ).url
+                + "?queue={}"
+            )
         print(
             f"overhead  {given.jobs} jobs of {given.turns} turns, {given.concurrency} at once, {given.repeat} times"
         )

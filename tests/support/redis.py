@@ -48,11 +48,12 @@ def _unavailable(why: str) -> NoReturn:
 class RedisServer:
     """A server, on a loopback port (`url`) and on a socket (`unix_url`). Its data are in `folder`.
 
-    `options` are those of redis-server, without the dashes. By default it writes an append-only file.
+    `options` are those of redis-server, without the dashes. By default it syncs all it acknowledges to disk:
+    with `everysec` Redis holds writes back for up to two seconds while the disk is slow, and a kill costs those.
     """
 
     folder: Path
-    options: tuple[str, ...] = ("appendonly", "yes", "appendfsync", "everysec")
+    options: tuple[str, ...] = ("appendonly", "yes", "appendfsync", "always")
     port: int = field(init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 

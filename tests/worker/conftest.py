@@ -11,5 +11,5 @@ from tests.support.redis import RedisServer, redis_server
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+    with redis_server(tmp_path_factory.mktemp("redis"), "appendonly", "no") as server:
         yield server
