@@ -4,7 +4,7 @@ Theory of operation
     One connection a process, used by one thread at a time (SQLite's calls block, so they are made in a worker
     thread, behind a limiter of 1). Every method is one read, or a write in a `BEGIN IMMEDIATE` transaction, which it
     may share (see `sqlite_group`): the write lock is taken first, so what was checked still holds when it is acted
-    upon. WAL lets readers and the one writer be.
+    upon. Processes are kept apart by locks of our own as well (see `sqlite_guard`).
 
     What must survive a power cut is synced (`put`, `finish`, `fail`, `drop`, `retry`: synchronous=FULL); steps and
     leases are only written, which survives any death of processes. In WAL mode a power cut loses the last of them and
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -40,6 +40,7 @@ from scheduler.worker.queue import (
     WorkerInfo,
 )
 from scheduler.worker.sqlite_group import Group
+from scheduler.worker.sqlite_guard import Guard
 from scheduler.worker.sqlite_schema import prepare
 from scheduler.worker.sqlite_store import Store
 
@@ -60,14 +61,14 @@ async def open_engine(
     """Open the queue in the file that `url` names; it is made if it is not there."""
     path = _path(url)
     name = f"sqlite:///{path}"
-    connection = await trio.to_thread.run_sync(_connect, path, name, clock or MachineClock())
-    queue = SqliteQueue(name, settings, Store(connection, settings, clock or MachineClock()))
+    connection, guard = await trio.to_thread.run_sync(_open, path, name, clock or MachineClock())
+    queue = SqliteQueue(name, settings, Store(connection, settings, clock or MachineClock()), guard)
     try:
         yield queue
     finally:
-        # The shield lasts as long as the call that is under way, which is bounded by BUSY_TIMEOUT.
+        # The shield lasts as long as the call that is under way and the wait for others, both of which are bounded.
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(connection.close, limiter=queue._thread)
+            await trio.to_thread.run_sync(_close, connection, guard, limiter=queue._thread)
 
 
 def _path(url: str) -> str:
@@ -80,10 +81,32 @@ def _path(url: str) -> str:
     return unquote(parts.path[1:])
 
 
-def _connect(path: str, name: str, clock: MachineClock) -> sqlite3.Connection:
+def _open(path: str, name: str, clock: MachineClock) -> tuple[sqlite3.Connection, Guard]:
     folder = Path(path).resolve().parent
     if not folder.is_dir():
         raise QueueRefused(name, f"no such folder: {folder}")
+    guard = Guard.open(path, name)
+    try:
+        with guard.locked(alone=True):
+            connection = _connect(path, name, clock)
+            guard.hold()
+    except BaseException:
+        guard.close()
+        raise
+    return connection, guard
+
+
+def _close(connection: sqlite3.Connection, guard: Guard) -> None:
+    try:
+        with guard.locked(alone=True):
+            guard.hold(hold=False)
+            connection.close()
+    finally:
+        connection.close()
+        guard.close()
+
+
+def _connect(path: str, name: str, clock: MachineClock) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -132,13 +155,14 @@ class SqliteQueue:
     name: str
     settings: QueueSettings
     _store: Store
+    _guard: Guard | None = None  # None: nobody else can have it, as it is in memory
     _thread: trio.CapacityLimiter = field(factory=partial(trio.CapacityLimiter, 1), init=False)
     _group: Group = field(init=False)
     _seen: int = field(default=-1, init=False)  # SQLite's counter of others' changes, when last looked at
     _woken: trio.Event = field(factory=trio.Event, init=False)  # by a change of our own
 
     def __attrs_post_init__(self) -> None:
-        self._group = Group(self._store.connection, self._in_thread)
+        self._group = Group(self._store.connection, self._carry)
 
     async def put(self, jobs: Sequence[Job]) -> list[Receipt]:
         receipts = await self._write_synced(Store.put, jobs)
@@ -211,7 +235,7 @@ class SqliteQueue:
     async def changed(self, patience: float) -> None:
         with trio.move_on_after(patience):
             while not self._woken.is_set():
-                version = await self._in_thread(self._store.version)
+                version = await self._in_thread(partial(self._locked, self._store.version, alone=False))
                 if version != self._seen:
                     self._seen = version
                     return
@@ -225,7 +249,10 @@ class SqliteQueue:
 
     async def _read(self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         call = partial(method, self._store, *args, **kwargs)
-        return await self._in_thread(partial(self._look, call))
+        return await self._in_thread(partial(self._locked, partial(self._look, call), alone=False))
+
+    async def _carry(self, call: Callable[[], None]) -> None:
+        await self._in_thread(partial(self._locked, call, alone=True))
 
     async def _write(
         self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs
@@ -248,6 +275,11 @@ class SqliteQueue:
             return await trio.to_thread.run_sync(call, limiter=self._thread)
         except sqlite3.Error as error:
             raise _translated(self.name, error) from error
+
+    def _locked(self, call: Callable[[], R], *, alone: bool) -> R:
+        """Keep other processes away meanwhile. In the thread."""
+        with nullcontext() if self._guard is None else self._guard.locked(alone=alone):
+            return call()
 
     def _look(self, call: Callable[[], R]) -> R:
         """Read what was there at one moment. In the thread."""
