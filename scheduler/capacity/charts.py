@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from scheduler.capacity.plan import Plan
 from scheduler.capacity.units import show_seconds, show_share
 from scheduler.capacity.whatif import WhatIf
+from scheduler.fleet.report import plural
 
 INK, FAINT, BLUE, ORANGE, GREY = "#16181d", "#c9ccd3", "#0072b2", "#c45500", "#6b7079"
 # What the page puts in their place, so that one drawing serves a light and a dark page
@@ -160,9 +161,9 @@ def _waits(plan: Plan) -> Chart:
     _recommended(plan, axes)
     axes.margins(x=0.1)
     says = (
-        f"The wait that one turn in a hundred exceeds falls from {show_seconds(p99[0] / 1e3)} with {xs[0]} "
-        f"connections to {show_seconds(p99[-1] / 1e3)} with {xs[-1]}; with {plan.connections} it is "
-        f"{show_seconds(plan.outcome.p99)}."
+        f"The wait that one turn in a hundred exceeds falls from {show_seconds(p99[0] / 1e3)} with "
+        f"{plural(xs[0], 'connection')} to {show_seconds(p99[-1] / 1e3)} with {xs[-1]}; "
+        f"with {plan.connections} it is {show_seconds(plan.outcome.p99)}."
     )
     return Chart(name="waits", title="Waits", says=says, figure=figure)
 
@@ -180,8 +181,9 @@ def _hot(plan: Plan) -> Chart:
         _target(axes, wanted, f"target: {show_share(wanted)}", right=False)
     _recommended(plan, axes)
     says = (
-        f"The share of turns that travel as a delta rises from {show_share(ys[0])} with {xs[0]} connections to "
-        f"{show_share(ys[-1])} with {xs[-1]}; with {plan.connections} it is {show_share(plan.outcome.hot)}."
+        f"The share of turns that travel as a delta rises from {show_share(ys[0])} with "
+        f"{plural(xs[0], 'connection')} to {show_share(ys[-1])} with {xs[-1]}; "
+        f"with {plan.connections} it is {show_share(plan.outcome.hot)}."
     )
     return Chart(name="hot", title="Hot turns", says=says, figure=figure)
 
@@ -195,7 +197,7 @@ def _use(plan: Plan) -> Chart:
     axes.margins(x=0.1)
     _recommended(plan, axes)
     share = ys[xs.index(plan.connections)]
-    says = f"With {plan.connections} connections {share:.0%} of the responses that may be in flight are."
+    says = f"With {plural(plan.connections, 'connection')} {share:.0%} of the responses that may be in flight are."
     return Chart(name="use", title="Utilisation", says=says, figure=figure)
 
 

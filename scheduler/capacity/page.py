@@ -10,6 +10,7 @@ from scheduler.capacity.plan import Plan
 from scheduler.capacity.text import check, expected, recommendation, settings_of
 from scheduler.capacity.units import show_amount, show_seconds, show_share
 from scheduler.capacity.whatif import WhatIf
+from scheduler.fleet.report import plural
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #16181d; --line: #d9dce2; --grey: #6b7079;
@@ -26,7 +27,8 @@ pre { background: var(--panel); padding: .9rem 1rem; overflow-x: auto; border-ra
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--grey); }
-td.words, th.words { text-align: left; } tr.chosen td { background: var(--panel); font-weight: 600; }
+td.words, th.words { text-align: left; }
+td:not(.words, :first-child) { white-space: nowrap; } tr.chosen td { background: var(--panel); font-weight: 600; }
 figure { margin: 1rem 0 1.5rem; } figure div { overflow-x: auto; }
 figure svg { width: 100%; min-width: 30rem; height: auto; font-family: system-ui, sans-serif; }
 figcaption { color: var(--grey); font-size: .93rem; }
@@ -54,7 +56,7 @@ class Drawn(Protocol):
 
 def page_of(plan: Plan, what_ifs: Sequence[WhatIf], charts: Sequence[Drawn]) -> str:
     """Return the page."""
-    title = f"{plan.connections} connections: a capacity plan"
+    title = f"{plural(plan.connections, 'connection')}: a capacity plan"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="answer">{escape(recommendation(plan))}</p>',

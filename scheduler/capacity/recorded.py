@@ -269,6 +269,7 @@ def exists(paths: Iterable[str]) -> None:
         RecordingUnusable: it is none.
     """
     for path in paths:
-        if not Path(path).is_file():
-            what = "a folder" if Path(path).is_dir() else "no such file"
+        file = Path(path)
+        if not file.is_file():
+            what = "a folder" if file.is_dir() else "not a regular file" if file.exists() else "no such file"
             raise RecordingUnusable(f"{path}: {what}; name a file that --stats or --trace wrote")

@@ -39,13 +39,19 @@ def prepare(page: str | None, pictures: str | None) -> Callable[[Plan, Sequence[
 
         charts, written = charts_of(plan, what_ifs), list[Path]()
         if page is not None:
-            written.append(Path(page))
-            written[-1].write_text(page_of(plan, what_ifs, charts), encoding="utf-8")
+            written.append(_put(Path(page), page_of(plan, what_ifs, charts).encode()))
         if pictures is not None:
             Path(pictures).mkdir(parents=True, exist_ok=True)
             for chart in charts:
-                written.append(Path(pictures) / f"{chart.name}.png")
-                written[-1].write_bytes(chart.png())
+                written.append(_put(Path(pictures) / f"{chart.name}.png", chart.png()))
         return written
 
     return write
+
+
+def _put(path: Path, content: bytes) -> Path:
+    try:
+        path.write_bytes(content)
+    except OSError as error:  # Python names the file of a failed `open`, but not of a failed `write`
+        raise ReportUnwritable(f"{path}: {error.strerror}; name another place") from None
+    return path

@@ -10,6 +10,7 @@ from scheduler.capacity.plan import Limit, Plan
 from scheduler.capacity.tally import Outcome
 from scheduler.capacity.units import show_amount, show_seconds, show_share
 from scheduler.capacity.whatif import WhatIf
+from scheduler.fleet.report import plural
 
 WIDTH = 80
 
@@ -22,7 +23,7 @@ def describe(plan: Plan, what_ifs: Sequence[WhatIf]) -> str:
 def recommendation(plan: Plan) -> str:
     """Return the answer in words."""
     outcome, lanes, target = plan.outcome, plan.scenario.lanes, plan.question.target
-    size = f"{plan.connections} connection{'s' * (plan.connections != 1)}"
+    size = plural(plan.connections, "connection")
     kind = "" if lanes.count == 1 else f" of {lanes.count} lanes ({lanes.in_flight} at a time)"
     where = "in one process" if plan.processes == 1 else f"in each of {plan.processes} processes"
     says = [f"{size}{kind} {where}."]
@@ -145,9 +146,9 @@ def expected(plan: Plan) -> list[tuple[str, str, str]]:
 
 
 def _expected(plan: Plan) -> Iterator[str]:
-    yield "Expected                         with 95 % confidence, and notes"
+    yield "Expected                          with 95 % confidence, and notes"
     for name, value, note in expected(plan):
-        yield f"  {name:<17}{value:<14}{note}".rstrip()
+        yield f"  {name:<15} {value:<15} {note}".rstrip()
 
 
 def _between(ends: tuple[float, float], show: Callable[[float], str], *, top: float = math.inf) -> str:
@@ -214,7 +215,7 @@ def check(plan: Plan) -> list[str]:
 
 def _why(plan: Plan) -> str:
     asks = plan.erlang_connections
-    says = "" if asks is None else f"For the waits alone Erlang C asks for {asks} connections. "
+    says = "" if asks is None else f"For the waits alone Erlang C asks for {plural(asks, 'connection')}. "
     says += (
         "They differ because a run calls a turn only when its last one has ended, so calls are less random"
     )

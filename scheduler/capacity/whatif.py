@@ -12,6 +12,7 @@ from scheduler.capacity.plan import Plan, needed
 from scheduler.capacity.scenario import Scenario
 from scheduler.capacity.simulation import simulate
 from scheduler.capacity.tally import Outcome
+from scheduler.fleet.report import plural
 
 SHORTER = 4  # times
 SLOWER = 2.0
@@ -52,7 +53,7 @@ def what_ifs(plan: Plan, *, on_trial: Callable[[], None] = lambda: None) -> tupl
         tried("twice the load", base.with_load(base.load.times(2.0))),
         tried(f"tools {SLOWER:g} times as slow", base.with_load(base.load.slower_tools(SLOWER))),
         tried(
-            f"{other.count} lanes on each of {size}" if single else f"single lanes on {size}",
+            f"{plural(size, 'connection')} of {plural(other.count, 'lane')}",
             lanes,
         ),
         tried(f"a cap of {cap / 60:.3g} min", shorter),

@@ -19,6 +19,7 @@ from pool.stats.view import PoolView
 from scheduler.admission.view import AdmissionView, ModelView
 from scheduler.dashboard.history import Recent
 from scheduler.dashboard.look import Look
+from scheduler.fleet.report import WHY
 
 Level = Literal["ok", "note", "warn", "bad"]
 FIRST = ("bad", "warn", "ok", "note")
@@ -91,7 +92,8 @@ def _lanes(pool: PoolView) -> Iterator[Notice]:
         yield Notice(level="note", kind="waiting:dial", text=f"{who}: {what}.")
     elif busy >= usable and size >= pool.max_connections:
         lanes = "the only lane is" if usable == 1 else f"all {usable:,} lanes are"
-        yield Notice(level="warn", kind="waiting:lanes", text=f"{who}: {lanes} busy.")
+        most = f"{plural(pool.max_connections, 'connection')}, the maximum"
+        yield Notice(level="warn", kind="waiting:lanes", text=f"{who}: {lanes} busy ({most}).")
     elif busy >= usable and pool.next_dial_at > pool.now:
         text = f"{who}: dials are held back (at most {pool.dial_rate:.3g} a second now)."
         yield Notice(level="warn", kind="waiting:paced", text=text)
@@ -150,7 +152,8 @@ def _hot(recent: Recent) -> Iterator[Notice]:
         if reason.startswith("replay:") and reason != "replay:new"
     }
     worst = max(cold, key=lambda reason: cold[reason], default="")
-    why = f" Most of the others: {worst}." if worst else ""
+    meaning = f" ({WHY[worst].partition(': ')[2]})" if worst in WHY else ""
+    why = f" Most of the others: {worst}{meaning}." if worst else ""
     text = f"Only {100 * hot // returning} % of the returning turns were hot in the last minute.{why}"
     yield Notice(level="warn", kind="cold", text=text)
 

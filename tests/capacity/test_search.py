@@ -86,7 +86,7 @@ def test_what_could_turn_out_otherwise(planned: tuple[Plan, tuple[WhatIf, ...]])
     assert slower.connections is not None
     assert slower.connections > plan.connections
     assert by_name["a cap of 15 min"].outcome.rotated > 0
-    multi = next(one for name, one in by_name.items() if "lanes on each of" in name)
+    multi = next(one for name, one in by_name.items() if "of 32 lanes" in name)
     assert multi.connections is not None
     assert multi.connections <= 3
     outage = others[-1]

@@ -63,7 +63,9 @@ async def test_what_it_says_and_that_it_keeps_up(tmp_path: Path) -> None:
         assert await page.run("document.querySelector('#none').hidden") is False
         await seen.stage.lease("review the diff", "plan the release")
         nursery.start_soon(seen.stage.lease, "one too many")
-        await page.until(f"{text('#headline-text')} === '1 waiter: all 2 lanes are busy.'")
+        await page.until(
+            f"{text('#headline-text')} === '1 waiter: all 2 lanes are busy (2 connections, the maximum).'"
+        )
         assert await page.run("document.querySelector('#headline').dataset.level") == "warn"
         assert (await page.run(text("[data-figure=lanes] b"))).split() == ["2", "of", "2"]
         assert "one too many" in await page.run(text("#waiters"))

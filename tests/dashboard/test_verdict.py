@@ -81,11 +81,11 @@ def waiting(count: int = 3, **changes: Any) -> PoolView:
         (CALM, "ok: All well: 2 of 4 lanes busy, nobody waits."),
         (pool(busy_lanes=0), "ok: Idle: 4 connections are warm, no turn is in flight."),
         (pool(connections=(), busy_lanes=0), "ok: Idle: no connection is open, and nobody asks for one."),
-        (waiting(), "warn: 3 waiters: all 4 lanes are busy."),
-        (waiting(1), "warn: 1 waiter: all 4 lanes are busy."),
+        (waiting(), "warn: 3 waiters: all 4 lanes are busy (4 connections, the maximum)."),
+        (waiting(1), "warn: 1 waiter: all 4 lanes are busy (4 connections, the maximum)."),
         (
             waiting(max_connections=1, usable_lanes=1, busy_lanes=1, connections=conns(open=1)),
-            "warn: 3 waiters: the only lane is busy.",
+            "warn: 3 waiters: the only lane is busy (1 connection, the maximum).",
         ),
         (
             waiting(max_connections=9, next_dial_at=103.0, dial_rate=0.5),
@@ -170,7 +170,8 @@ def test_cold_turns() -> None:
         placements={"replay:new": 10, "hot": 15, "replay:lost": 5, "replay:stolen": 10},
     )
     assert said(recent=cold) == [
-        "warn: Only 50 % of the returning turns were hot in the last minute. Most of the others: replay:stolen."
+        "warn: Only 50 % of the returning turns were hot in the last minute. "
+        "Most of the others: replay:stolen (its lane was taken)."
     ]
     few = evolve(cold, turns=20, placements={"replay:new": 10, "hot": 1, "replay:lost": 9})
     assert said(recent=few) == ["ok: All well: 2 of 4 lanes busy, nobody waits."], "too few to say anything"
@@ -206,7 +207,9 @@ async def test_a_real_pool_that_is_too_small(autojump_clock: MockClock) -> None:
         await stage.lease("one", "two")
         nursery.start_soon(stage.lease, "three")
         await wait_all_tasks_blocked()
-        assert stage.frame()["verdict"] == [["warn", "waiting:lanes", "1 waiter: all 2 lanes are busy."]]
+        assert stage.frame()["verdict"] == [
+            ["warn", "waiting:lanes", "1 waiter: all 2 lanes are busy (2 connections, the maximum)."]
+        ]
         nursery.cancel_scope.cancel()
 
 

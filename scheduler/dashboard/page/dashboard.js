@@ -118,7 +118,7 @@ function figures() {
   const f = frame.figures, waiting = f.waiting + f.held_back;
   figure("lanes", n(f.busy), `of ${n(f.usable)}`, f.most > f.usable ? `at most ${n(f.most)} when grown` : "grown to its maximum",
     { share: f.usable ? Math.min(1, f.busy / f.usable) : 0 });
-  const longest = f.waiting_since == null ? "" : `, the first for ${span(now() - f.waiting_since)}`;
+  const longest = f.waiting_since == null ? "" : `, the first for ${span(now() - f.waiting_since).replace(" ", "\u00a0")}`;
   figure("waiting", n(waiting), "", waiting ? [f.waiting && `${n(f.waiting)} for lanes`, f.held_back && `${n(f.held_back)} for admission`].filter(Boolean).join(", ") + longest : "nobody",
     { alarm: waiting ? "warn" : "" });
   figure("hot", f.returning_recent ? percent(f.hot_recent, f.returning_recent) : "–", "",
