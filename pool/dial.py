@@ -163,7 +163,7 @@ class Dialer:
             transport = await self.transport()
         if transport is None:
             raise DialFailed(f"cannot reach {self._where}: no answer within {self.settings.dial_timeout:g} s")
-        line = Line(transport, self.settings.max_message)
+        line = Line(transport, self.settings.max_message, self.settings.read_interval)
         try:
             async with trio.open_nursery() as nursery:
                 with trio.CancelScope(deadline=timeout.deadline) as handshake:

@@ -3,8 +3,8 @@
 Theory of operation
     The library's own reader drives this stream: it calls `receive_some` whenever it wants bytes, also on an idle
     connection. Each read is parted by a `Sieve`. The messages are given to `take` there and then, in the pass of the
-    event loop that read them: waking a task for each read would cost as much as the read. The library gets what is
-    left of the read, or, when that is nothing, the next one.
+    event loop that read them: waking a task for each read would cost as much as the read. Where they come fast, they
+    are read in bunches. The library gets what is left of the read, or, when that is nothing, the next one.
 
     What is sent goes the other way round: messages are framed here, and beside them goes what the library has to
     say, whole frames too. A lock keeps the one out of the middle of the other. After the library's farewell, a close
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from pool.bunching import Bunching
 from pool.wire.frame import frame
 from pool.wire.sieve import Sieve
 
@@ -32,13 +33,15 @@ class Line(trio.abc.Stream):
     """The transport of one connection, counting bytes and noting when the last ones came in.
 
     Until the upgrade is through it raises when the connection ends: the library would wait for ever. A send that
-    is interrupted leaves half a frame behind, so it takes the transport with it. `max_message` is in bytes.
+    is interrupted leaves half a frame behind, so it takes the transport with it. `max_message` is in bytes,
+    `read_interval` in seconds.
     """
 
-    def __init__(self, transport: trio.abc.Stream, max_message: int) -> None:
+    def __init__(self, transport: trio.abc.Stream, max_message: int, read_interval: float = 0.0) -> None:
         self._transport = transport
         self._receive = transport.receive_some
         self._sieve = Sieve(max_message)
+        self._bunching = Bunching(read_interval)
         self._early: list[str] = []  # messages that came before anybody took them
         self._take: Callable[[str], None] = self._early.append
         self.bytes_in = self.bytes_out = 0
@@ -56,6 +59,8 @@ class Line(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         while True:
+            if pause := self._bunching.pause(trio.current_time()):
+                await trio.sleep(pause)
             try:
                 data = await self._receive(max_bytes)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -66,6 +71,7 @@ class Line(trio.abc.Stream):
             messages, rest = self._sieve.feed(data)
             for message in messages:
                 self._take(message)
+            self._bunching.read(len(messages), self.last_inbound)
             if not data:
                 self._ended()
             if rest or not data:

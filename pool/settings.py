@@ -227,6 +227,10 @@ class PoolSettings:
     keepalive_interval: float = field(default=20.0, validator=above(0))  # silence after which we ping
     keepalive_timeout: float = field(default=20.0, validator=above(0))  # silence after a ping: lost
 
+    # A connection on which messages come faster is read so often, and they together; 0: as soon as anything comes.
+    # What a read costs more than a message is measured in bench/events.py
+    read_interval: float = field(default=0.001, validator=at_least(0))
+
     # Bounds of one lane and one connection.
     # Bytes, server to client (images, snapshots)
     max_message: int = field(default=256 * MIB, validator=whole(MIB))

@@ -84,7 +84,7 @@ async def both_ways(
     **endpoint: Any,
 ) -> AsyncIterator[BothWays]:
     """Open a scheduler on an emulator of its own."""
-    server, pool = server or EmulatorSettings(), pool or PoolSettings()
+    server, pool = server or EmulatorSettings(), (pool or PoolSettings()).with_(read_interval=0.0)
     point = Endpoint.emulator("http://emulator/v1", lanes=lanes or server.lanes).with_(**endpoint)
     async with trio.open_nursery() as nursery:
         emulator = Emulator(server)

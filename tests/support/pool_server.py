@@ -247,7 +247,13 @@ class FakeServer:
 
 def quiet(**changes: Any) -> PoolSettings:
     """Settings under which nothing happens that a test did not ask for."""
-    plain: JSON = {"min_idle": 0, "jitter": 0.0, "dial_rate": 1000.0, "dial_burst": 1000}
+    plain: JSON = {
+        "min_idle": 0,
+        "jitter": 0.0,
+        "dial_rate": 1000.0,
+        "dial_burst": 1000,
+        "read_interval": 0.0,
+    }
     return PoolSettings(**{**plain, **changes})
 
 

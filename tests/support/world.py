@@ -151,7 +151,8 @@ async def world(
     if isinstance(serving, Emulator):
         point = point.with_(lanes=lanes or serving.settings.lanes, max_age=serving.settings.max_age)
     point = point.with_(**endpoint)
-    pool = pool or PoolSettings(min_idle=0)
+    # In virtual time a server says all it has to say in one instant: every read would wait for the next.
+    pool = (pool or PoolSettings(min_idle=0)).with_(read_interval=0.0)
     async with trio.open_nursery() as nursery:
         network = Network(serving, nursery)
         dialer = Dialer(point, pool, network.connect)
