@@ -65,7 +65,7 @@ def jobs(
     list_jobs(queue, state=state, limit=limit, after=after, as_json=as_json, **wanted)
 
 
-@jobs.command(help="Show all that is known of a job, with the steps that it has done.")
+@jobs.command(help="Show all that is known of a job.")
 @click.argument("job_id", metavar="ID")
 @queue_option
 @json_option
@@ -110,6 +110,9 @@ def retry(
         raise click.UsageError("Name the jobs, or say --all.")
     if answer and len(job_ids) != 1:
         raise click.UsageError("--answer is for a single job; name it.")
+    for text in answer:
+        if not text.partition("=")[0] or "=" not in text:
+            raise click.BadParameter(f"{text!r}: write CALL_ID=TEXT.", param_hint="'--answer'")
     answers = dict(text.partition("=")[::2] for text in answer)
     from scheduler.worker.asking import retry_jobs
 

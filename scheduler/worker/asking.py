@@ -22,7 +22,7 @@ from scheduler.worker.queue import Filter, Queue, Record, State
 from scheduler.worker.seal import Seal
 from scheduler.worker.showing import Following, Table, counts_line, details, record_json
 from scheduler.worker.source import read_jobs
-from scheduler.worker.steps import ALLOWED, answer_step
+from scheduler.worker.steps import ALLOWED, answer_step, resumed
 
 T = TypeVar("T")
 DEAD, USAGE, NOT_YET = 1, 2, 3
@@ -152,6 +152,8 @@ def retry_jobs(url: str, job_ids: Sequence[str], answers: Mapping[str, str], *, 
         for job_id in ids:
             record = await queue.get(job_id)
             doubt = record.cause is not None and record.cause.type == "CallInDoubt"
+            if answers:
+                await _check_answers(queue, job_id, answers, seal)
             steps = [answer_step(call_id, text) for call_id, text in answers.items()]
             if doubt and not steps:
                 steps = [ALLOWED]
@@ -160,6 +162,16 @@ def retry_jobs(url: str, job_ids: Sequence[str], answers: Mapping[str, str], *, 
         click.echo(f"{plural(len(ids), 'job')} queued again")
 
     _with_queue(url, ask)
+
+
+async def _check_answers(queue: Queue, job_id: str, answers: Mapping[str, str], seal: Seal) -> None:
+    """A step that fits no call would spoil the job for good."""
+    steps = [seal.open(step.body, job_id, step.index) for step in await queue.steps(job_id)]
+    calls = [call.call_id for call in resumed(job_id, (), steps, store=False).story.open_calls]
+    for call_id in answers:
+        if call_id not in calls:
+            known = f"those that do: {', '.join(calls)}" if calls else "none does"
+            raise _Usage(f"job {job_id!r}: no call {call_id!r} waits for an answer ({known})")
 
 
 def drop_jobs(url: str, job_ids: Sequence[str]) -> None:

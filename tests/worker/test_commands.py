@@ -152,6 +152,9 @@ def test_calls_in_doubt_are_a_persons(url: str, capsys: pytest.CaptureFixture[st
     worker(url, doubt_all)
     assert said("jobs", "retry", "--all") == "0 jobs queued again\n"
     said("jobs", "retry", "one")
+    assert "no call 'c2' waits for an answer (those that do: c1)" in said(
+        "jobs", "retry", "two", "--answer", "c2=it had worked", status=2
+    )
     said("jobs", "retry", "two", "--answer", "c1=it had worked")
 
     async def look(queue: Queue, claims: list[Claim]) -> None:
@@ -170,6 +173,7 @@ def test_calls_in_doubt_are_a_persons(url: str, capsys: pytest.CaptureFixture[st
         (["jobs", "drop", "none"], 2, "no job 'none'"),
         (["jobs", "drop"], 2, "Name the jobs, or say --all-dead"),
         (["jobs", "retry"], 2, "Name the jobs, or say --all"),
+        (["jobs", "retry", "one", "--answer", "a"], 2, "'a': write CALL_ID=TEXT"),
         (["jobs", "retry", "--all", "--answer", "a=b"], 2, "--answer is for a single job"),
         (["enqueue", "none.jsonl"], 2, "none.jsonl: cannot be read: No such file"),
         (["enqueue", "empty.jsonl"], 2, "no tasks: the file is empty"),
