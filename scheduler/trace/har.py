@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ def har_of(story: Story, lines: Iterable[Line]) -> dict[str, Any]:
     for line in lines:
         messages.take(line)
     entries = [
-        _entry(story, connection, messages.of.get(connection.name, []))
+        _entry(story, connection, messages.of.get(connection.name, []), messages.statuses)
         for connection in story.connections.values()
         if connection.opened is not None or connection.frames
     ]
@@ -62,16 +63,20 @@ def har_of(story: Story, lines: Iterable[Line]) -> dict[str, Any]:
 
 @define(eq=False)
 class _Messages:
-    """The messages of each connection."""
+    """The messages of each connection, and the status of the answer if it was over HTTP."""
 
     started: float
     of: dict[str, list[dict[str, Any]]] = field(factory=dict, init=False)
+    statuses: dict[str, int] = field(factory=dict, init=False)
 
     def take(self, line: Line) -> None:
         if line["what"] not in ("out", "in") or not isinstance(line.get("lane"), str):
             return
-        text = line.get("text")
-        self.of.setdefault(line["lane"].partition("/")[0], []).append(
+        text, name = line.get("text"), line["lane"].partition("/")[0]
+        if line["what"] == "in":  # an error that comes first is no event of a stream, but the whole answer
+            status = line.get("status") if line.get("type") == "error" else None
+            self.statuses.setdefault(name, status if type(status) is int else 200)
+        self.of.setdefault(name, []).append(
             {
                 "type": "send" if line["what"] == "out" else "receive",
                 "time": self.started + float(line["at"]),
@@ -86,7 +91,9 @@ def _instead(line: Line) -> str:
     return to_json({name: line[name] for name in SHOWN if name in line} | {"contents": "left out"}).decode()
 
 
-def _entry(story: Story, connection: Connection, messages: list[dict[str, Any]]) -> dict[str, Any]:
+def _entry(
+    story: Story, connection: Connection, messages: list[dict[str, Any]], statuses: Mapping[str, int]
+) -> dict[str, Any]:
     http = connection.name.rpartition(".")[2].startswith("h")
     dial = connection.dial or 0.0
     times = [message["time"] - story.header.started for message in messages]
@@ -108,7 +115,7 @@ def _entry(story: Story, connection: Connection, messages: list[dict[str, Any]])
         "startedDateTime": _date(story.header.started + first),
         "time": _millis(last - first),
         "request": request,
-        "response": _response(http=http, received=received),
+        "response": _response(statuses.get(connection.name, 0) if http else 101, received, http=http),
         "cache": {},
         "timings": _timings(connection, first, last, dial, http=http),
         "connection": connection.name,
@@ -120,16 +127,16 @@ def _entry(story: Story, connection: Connection, messages: list[dict[str, Any]])
     return entry | {"_resourceType": "websocket", "_webSocketMessages": messages}
 
 
-def _response(*, http: bool, received: int) -> dict[str, Any]:
+def _response(status: int, received: int, *, http: bool) -> dict[str, Any]:
     return {
-        "status": 200 if http else 101,
-        "statusText": "OK" if http else "Switching Protocols",
+        "status": status,  # 0, as browsers write it: no answer came
+        "statusText": HTTPStatus(status).phrase if status in set(HTTPStatus) else "",
         "httpVersion": "HTTP/1.1",
         "cookies": [],
         "headers": [],
         "content": {
             "size": received if http else 0,
-            "mimeType": "text/event-stream" if http else "x-unknown",
+            "mimeType": "text/event-stream" if http and status == 200 else "x-unknown",
         },
         "redirectURL": "",
         "headersSize": -1,

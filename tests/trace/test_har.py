@@ -147,5 +147,21 @@ def test_http_turns_lost_sockets_and_a_second_pool(tmp_path: Path) -> None:
     assert "_webSocketMessages" not in http
 
 
+def test_a_turn_that_http_refused(tmp_path: Path) -> None:
+    lane = {"lane": "h1/http", "conv": "b"}
+    refused = {**lane, "what": "in", "bytes": 80, "type": "error", "status": 429, "code": "rate_limit"}
+    create = {"what": "out", "conv": "b", "bytes": 300, "type": "response.create", "items": 1}
+    path = write(
+        tmp_path / "t",
+        {"at": 1.0, **create, "lane": "h1/http"},
+        {"at": 1.2, **refused},
+        {"at": 2.0, **create, "lane": "h2/http"},
+        *turn_lines("b", 1, 3.0, lane="h3/http"),
+        {"at": 5.0, **refused, "lane": "h3/http"},
+    )
+    answers = [(entry["response"]["status"], entry["response"]["statusText"]) for entry in exported(path)]
+    assert answers == [(429, "Too Many Requests"), (0, ""), (200, "OK")]
+
+
 def test_an_empty_trace(tmp_path: Path) -> None:
     assert exported(write(tmp_path / "t")) == []
