@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from urllib.parse import urlsplit
 
 import trio
 
@@ -17,6 +18,11 @@ from scheduler.telemetry.options import TelemetryChoice
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
+UNREACHABLE = (
+    "NewConnectionError",
+    "NameResolutionError",
+    "Connection refused",
+)  # urllib3's, in a longer text
 SHOWN = 200  # characters of what an exporter says
 END_TIMEOUT = 5.0  # s, for what has not been sent when the work is over
 
@@ -53,7 +59,15 @@ class _Once(logging.Handler):
         say, self._say = self._say, None
         if say is not None:
             said = " ".join(record.getMessage().split())
-            say(f"OpenTelemetry: {said[:SHOWN]}; what else its exporters have to say is not shown")
+            if any(sign in said for sign in UNREACHABLE):
+                parts = urlsplit(next(filter(None, map(os.environ.get, ENDPOINTS)), "http://localhost:4318"))
+                where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
+                say(
+                    f"OpenTelemetry: no collector answers at {where}; spans and metrics are lost until one does "
+                    "(OTEL_EXPORTER_OTLP_ENDPOINT says where it is)"
+                )
+            else:
+                say(f"OpenTelemetry: {said[:SHOWN]}; what else its exporters have to say is not shown")
 
 
 @asynccontextmanager

@@ -211,6 +211,19 @@ async def test_a_collector_that_is_away_is_told_of_once(
     assert said == ["OpenTelemetry: nobody listens; what else its exporters have to say is not shown"]
 
 
+def test_what_to_do_about_a_collector_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:secret@collector:4318/x?token=y")
+    record = logging.makeLogRecord({"msg": "Transient error HTTPConnectionPool(NewConnectionError(...))"})
+    handler = otel_setup._Once(said.append)
+    handler.emit(record)
+    handler.emit(record)
+    assert said == [
+        "OpenTelemetry: no collector answers at https://collector:4318; spans and metrics are lost until one does "
+        "(OTEL_EXPORTER_OTLP_ENDPOINT says where it is)"
+    ]
+
+
 def test_it_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*otel_setup.ENDPOINTS, "OTEL_SDK_DISABLED"):
         monkeypatch.delenv(name, raising=False)
