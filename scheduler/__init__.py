@@ -49,7 +49,15 @@ if TYPE_CHECKING:
     from scheduler.turns import FunctionCall, Placement, Steered, Turn, TurnRequest, Usage
     from scheduler.worker.client import enqueue, enqueue_async, job_result, job_result_async
     from scheduler.worker.engines import open_queue
-    from scheduler.worker.errors import JobConflict, JobFailed, JobNotFound, QueueRefused, QueueUnavailable
+    from scheduler.worker.errors import (
+        JobConflict,
+        JobFailed,
+        JobNotFound,
+        QueueError,
+        QueueRefused,
+        QueueUnavailable,
+        WrongState,
+    )
     from scheduler.worker.job import Job
     from scheduler.worker.queue import QueueSettings
     from scheduler.worker.settings import WorkerSettings
@@ -82,7 +90,8 @@ _HOMES = {
     "scheduler.turns": "FunctionCall Placement Steered Turn TurnRequest Usage",
     "scheduler.worker.client": "enqueue enqueue_async job_result job_result_async",
     "scheduler.worker.engines": "open_queue",
-    "scheduler.worker.errors": "JobConflict JobFailed JobNotFound QueueRefused QueueUnavailable",
+    "scheduler.worker.errors": "JobConflict JobFailed JobNotFound QueueError QueueRefused QueueUnavailable "
+    "WrongState",
     "scheduler.worker.job": "Job",
     "scheduler.worker.queue": "QueueSettings",
     "scheduler.worker.settings": "WorkerSettings",
@@ -118,6 +127,7 @@ __all__ = [
     "OutputInvalid",
     "Past",
     "Placement",
+    "QueueError",
     "QueueRefused",
     "QueueSettings",
     "QueueUnavailable",
@@ -150,6 +160,7 @@ __all__ = [
     "Usage",
     "Worker",
     "WorkerSettings",
+    "WrongState",
     "enqueue",
     "enqueue_async",
     "job_result",
