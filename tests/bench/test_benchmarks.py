@@ -87,6 +87,11 @@ def test_a_table_is_markdown() -> None:
     ]
 
 
+def test_simulating_is_measured() -> None:
+    printed = run("bench.simulation", "--turns", "500")
+    assert re.search(r"target: CPU seconds for a million turns at most 60: [\d.]+, (met|MISSED)", printed)
+
+
 def test_recording_a_turn_is_measured() -> None:
     printed = run("bench.recording", "--laps", "1", "--turns", "3")
     assert re.search(r"\| recording it +\|.*\|", printed)
