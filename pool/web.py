@@ -12,7 +12,9 @@ Theory of operation
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import h11
@@ -22,6 +24,8 @@ from attrs import define, field, frozen
 MAX_HEAD = 65536  # bytes
 MAX_BODY = 64 * 1024 * 1024  # bytes
 _CHUNK = 65536
+_PIECE = 256 * 1024  # bytes of an answer; each may take the send timeout
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class MalformedRequest(Exception):
@@ -88,9 +92,11 @@ class HttpConnection:
     stream: trio.abc.Stream
     max_head: int = MAX_HEAD
     max_body: int = MAX_BODY
-    raw: bytes = field(
-        init=False, default=b"", repr=False
-    )  # of the head that was read last, and what came with it
+    send_timeout: float = (
+        math.inf
+    )  # s without any progress, after which a client that takes nothing is given up
+    # Of the head that was read last, and what came with it
+    raw: bytes = field(init=False, default=b"", repr=False)
     _parser: h11.Connection = field(init=False, repr=False)
     _bodiless: bool = field(init=False, default=False)  # the answer is a head alone: to HEAD
 
@@ -115,16 +121,30 @@ class HttpConnection:
                         self._parser.receive_data(data)
                     elif isinstance(event, h11.Request):
                         self._bodiless = event.method == b"HEAD"
-                        return Head(
+                        head = Head(
                             method=event.method.decode("latin-1"),
                             target=event.target.decode("latin-1"),
                             fields=tuple(event.headers.raw_items()),
                         )
+                        self._check(head, event.http_version)
+                        return head
                     else:
                         return None
             except h11.RemoteProtocolError as error:
                 raise MalformedRequest(error.error_status_hint, str(error)) from None
         return None
+
+    def _check(self, head: Head, version: bytes) -> None:
+        """Refuse what two readers could understand differently, such as a proxy before us and we."""
+        if version not in (b"1.0", b"1.1"):
+            raise MalformedRequest(505, "this is HTTP/1.1")
+        end = self.raw.find(b"\r\n\r\n")
+        if end < 0 or _BARE_LF.search(self.raw, 0, end):
+            raise MalformedRequest(400, "a line of the head ends without a carriage return")
+        if end > self.max_head:  # h11 minds a head that is not complete
+            raise MalformedRequest(431, f"the head is over {self.max_head} bytes")
+        if "transfer-encoding" in head.headers and "content-length" in head.headers:
+            raise MalformedRequest(400, "content-length and transfer-encoding exclude each other")
 
     async def body(self) -> bytes:
         """Read the request's body, whole. Raises what `body_parts` raises."""
@@ -165,7 +185,7 @@ class HttpConnection:
             b"" if self._bodiless else send(h11.Data(data=content)),
             send(h11.EndOfMessage()),
         )
-        await self.stream.send_all(b"".join(part or b"" for part in parts))
+        await self.send_rest(b"".join(part or b"" for part in parts))
 
     async def begin(self, status: int, headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]]) -> None:
         """Send an answer's head; without a content-length it goes on in chunks."""
@@ -198,8 +218,17 @@ class HttpConnection:
         return data if self._parser.their_http_version == b"1.0" else b"%x\r\n%b\r\n" % (len(data), data)
 
     async def send_rest(self, data: bytes) -> None:
-        """Send what `push` could not, or what is `framed`."""
-        await self.stream.send_all(data)
+        """Send what `push` could not, or what is `framed`.
+
+        Raises:
+            trio.BrokenResourceError: the client has left, or takes nothing for `send_timeout` seconds.
+        """
+        view = memoryview(data)
+        for start in range(0, len(data), _PIECE):
+            with trio.move_on_after(self.send_timeout) as patience:
+                await self.stream.send_all(view[start : start + _PIECE])
+            if patience.cancelled_caught:
+                raise trio.BrokenResourceError("the client takes no data")
 
     async def send(self, data: bytes) -> None:
         """Send some of an answer."""
@@ -240,4 +269,4 @@ class HttpConnection:
             more = bool(data) and len(self._parser.trailing_data[0]) <= self.max_head
 
     async def _send(self, event: h11.Event) -> None:
-        await self.stream.send_all(self._parser.send(event) or b"")
+        await self.send_rest(self._parser.send(event) or b"")

@@ -19,7 +19,8 @@ from pool.auth import Secret
 from pool.errors import SettingsError
 from scheduler.gateway.admin import Admin, serve_admin
 from scheduler.gateway.config import Config
-from scheduler.gateway.listening import default_admin_path, is_loopback
+from scheduler.gateway.listening import default_admin_path
+from scheduler.gateway.loopback import is_loopback
 from scheduler.gateway.operator import answers, ready, take_over, where_of
 from scheduler.gateway.reload import Reload
 from scheduler.gateway.server import RunningGateway

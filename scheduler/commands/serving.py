@@ -123,6 +123,8 @@ async def _serve(plan: Plan, operator: Operating) -> None:
             gateway = gateway_of(plan, endpoint)
             sockets = inherited(os.environ, os.getpid())
             sockets = sockets or await operator.take_over(plan.listen[1]) or await _listening(plan)
+            for one in sockets:  # those that were passed to us may be others than --listen says
+                check_exposure(one.getsockname()[0], plan.ring.policy)
             await stack.enter_async_context(
                 open_telemetry(plan.telemetry, lambda: gateway.upstreams.sources, say=plan.display.say)
             )

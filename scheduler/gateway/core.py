@@ -55,6 +55,14 @@ class Core:
         """The gateway can go on from this response, whatever the server still knows of it."""
         return self.library.by_id(caller.id, response_id) is not None
 
+    def foreign(self, caller: Caller, response_id: str) -> bool:
+        """Whether the response is another caller's, to whom the gateway lends the same key of its own.
+
+        The server would let this one have it. Whether callers with keys of their own share anything is for it to say.
+        """
+        owner = self.library.owner_of(response_id)
+        return caller.secret is None and owner is not None and owner != caller.id
+
     def place(self, caller: Caller, asked: Asked) -> Place:
         """Say where a turn begins.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
+from urllib.parse import unquote
 
 import trio
 from attrs import define, field
 
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from pool.wire.codec import to_json
-from pool.wire.refusal import Refused
+from pool.wire.refusal import Refused, previous_response_not_found
 from scheduler.gateway.asked import Asked, read_create
 from scheduler.gateway.core import Core
 from scheduler.gateway.front import GONE, ClientGone, Failed, Front
@@ -84,9 +85,7 @@ class Gateway:
             else:
                 self._from[address] += 1
                 try:
-                    await self._converse(
-                        HttpConnection(stream, self.settings.max_head, self.settings.max_body)
-                    )
+                    await self._converse(self._http(stream))
                 finally:
                     self._from[address] -= 1
                     if not self._from[address]:
@@ -101,13 +100,17 @@ class Gateway:
             with trio.move_on_after(CLOSING, shield=True):
                 await _close(stream)
 
+    def _http(self, stream: trio.abc.Stream) -> HttpConnection:
+        settings = self.settings
+        return HttpConnection(stream, settings.max_head, settings.max_body, settings.send_timeout)
+
     async def _turn_away(self, stream: trio.abc.Stream, message: str) -> None:
         self.counts["turned_away"] += 1
         refusal = Refused(
             message, status=503, kind="server_error", code="server_is_overloaded", retry_after=1
         )
         with trio.move_on_after(CLOSING):
-            await self._refuse(HttpConnection(stream), refusal, last=True)
+            await self._refuse(self._http(stream), refusal, last=True)
 
     async def _converse(self, http: HttpConnection) -> None:
         settings = self.settings
@@ -121,9 +124,8 @@ class Gateway:
                 try:
                     head = await http.next_head(patience)
                 except MalformedRequest as error:
-                    await self._refuse(
-                        http, Refused("The request is no HTTP.", status=error.status), last=True
-                    )
+                    refusal = Refused(f"The request is no HTTP: {error}.", status=error.status)
+                    await self._refuse(http, refusal, last=True)
                 finally:
                     self._idle.discard(waiting)
             if head is None or not await self._serve(http, head):
@@ -151,8 +153,11 @@ class Gateway:
         return http.again() and not self.stopping.is_set()
 
     async def _request(self, http: HttpConnection, head: Head, caller: Caller, request_id: str) -> None:
-        if not head.path.startswith(f"{PREFIX}/"):
+        segments = unquote(head.path).replace("\\", "/").split("/")
+        if not head.path.startswith(f"{PREFIX}/") or not {".", ".."}.isdisjoint(segments):
             raise Refused(f"Invalid URL ({head.method} {head.path}): the API is below {PREFIX}/.", status=404)
+        if segments[:3] == ["", "v1", "responses"] and self.core.foreign(caller, "".join(segments[3:4])):
+            raise Refused(f"Response with id '{segments[3]}' not found.", status=404)
         self.keys.charge(caller, trio.current_time())
         body: bytes | None = None
         if head.method == "POST" and head.target.rstrip("/") == CREATE and _readable(head):
@@ -172,6 +177,8 @@ class Gateway:
     def _for_sockets(self, caller: Caller, asked: Asked) -> bool:
         """Whether a create is a turn of ours; else it goes over plain HTTP as it is."""
         parent = asked.previous_response_id
+        if parent is not None and self.core.foreign(caller, parent):
+            raise previous_response_not_found(parent)
         return asked.plain is None and (parent is None or self.core.remembers(caller, parent))
 
     async def _body(self, http: HttpConnection) -> bytes:

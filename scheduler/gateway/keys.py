@@ -26,6 +26,7 @@ from pool.settings import above, whole
 from pool.wire.refusal import Refused, unauthorized
 from scheduler.admission.tenant import Tenant, check_name
 from scheduler.admission.window import Window
+from scheduler.gateway.loopback import check_local
 
 PREFIX = "wl-"  # of a virtual key
 SHOWN = 8  # characters of a digest that people see
@@ -163,9 +164,10 @@ class KeyRing:
         """Return whom a request is from. `headers` have lower-case names.
 
         Raises:
-            Refused: (401) there is no key, or it is not one of ours.
+            Refused: (401) there is no key, or it is not one of ours; (403) none is needed, but a browser's page asks.
         """
         if self.policy == "open":
+            check_local(headers)
             return Caller(id="open", name="everybody")
         given = _given(headers)
         if self.policy == "forward":

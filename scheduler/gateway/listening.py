@@ -14,9 +14,9 @@ Theory of operation
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
+import stat
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from sys import byteorder
 
@@ -24,6 +24,7 @@ import trio
 
 from pool.errors import SettingsError
 from scheduler.gateway.keys import Policy
+from scheduler.gateway.loopback import is_loopback
 
 BACKLOG = 1024
 _FIRST_FD = 3  # of those that systemd passes (sd_listen_fds(3))
@@ -36,16 +37,6 @@ def address_of(listen: str, *, name: str = "listen") -> tuple[str, int]:
     if not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(name, listen, "must look like HOST:PORT, e.g. 127.0.0.1:8080; port 0 takes any")
     return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name may mean anything, and tomorrow something else
 
 
 def check_exposure(host: str, policy: Policy) -> None:
@@ -139,11 +130,30 @@ def _name(one: socket.socket) -> tuple[str, int]:
 
 
 def default_admin_path(port: int, environ: Mapping[str, str], uid: int, temporary: str) -> str:
-    """Return where the admin socket of the gateway on this port is, if nobody says otherwise."""
+    """Return where the admin socket of the gateway on this port is, if nobody says otherwise.
+
+    Raises:
+        SettingsError: its folder is somebody else's, or others may write there.
+    """
     return os.path.join(admin_folder(environ, uid, temporary), f"serve-{port}.sock")
 
 
 def admin_folder(environ: Mapping[str, str], uid: int, temporary: str) -> str:
     """Return the folder of admin sockets: below the user's run-time folder, or in the temporary one."""
     own = environ.get("XDG_RUNTIME_DIR")
-    return os.path.join(own, "warmline") if own else os.path.join(temporary, f"warmline-{uid}")
+    folder = os.path.join(own, "warmline") if own else os.path.join(temporary, f"warmline-{uid}")
+    _check_own(folder, uid)
+    return folder
+
+
+def _check_own(folder: str, uid: int) -> None:
+    """Raise `SettingsError` for a folder where somebody else could answer in the gateway's place.
+
+    The temporary folder is everybody's: another user may have made ours there before, and pass on a socket of his
+    to whoever takes over from what he put there, to read what clients send.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o022:
+            remedy = "its folder must be this user's own, and writable to nobody else; name another path with --admin"
+            raise SettingsError("admin", folder, remedy)

@@ -100,7 +100,9 @@ class SocketTurn:
         if asked.plain is None and (parent is None or session.core.remembers(session.caller, parent)):
             turn = await session.core.turn(session.caller, asked, hear=self._hear, began=self._began)
             return turn.usage.total_tokens
-        if parent is not None and (not asked.stored or asked.generate is False):
+        if parent is not None and (
+            not asked.stored or asked.generate is False or session.core.foreign(session.caller, parent)
+        ):
             raise previous_response_not_found(parent)
         return await self._plainly(asked)
 

@@ -87,7 +87,7 @@ async def connected(
             ws = await wrap_client_stream(
                 client_nursery,
                 near,
-                "emulator",
+                "localhost",
                 path,
                 extra_headers=given,
                 max_message_size=1 << 26,

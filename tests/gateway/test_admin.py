@@ -29,10 +29,10 @@ from scheduler.gateway.listening import (
     address_of,
     check_exposure,
     inherited,
-    is_loopback,
     listeners_of,
     open_sockets,
 )
+from scheduler.gateway.loopback import is_loopback
 from scheduler.gateway.operator import ready, take_over
 from scheduler.gateway.server import RunningGateway, serve_gateway
 from scheduler.gateway.tables import SHOWN, table_of

@@ -374,7 +374,7 @@ async def hand_made(stage: Stage, head: bytes) -> trio.abc.Stream:
     """Say a head to the gateway, and return the client's end of the connection, on which nobody answers pings."""
     near, far = trio.testing.memory_stream_pair()
     stage.network.nursery.start_soon(stage.gateway.handle, far)
-    await near.send_all(b"GET /v1/responses HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n")
+    await near.send_all(b"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\n" + head + b"\r\n")
     return near
 
 

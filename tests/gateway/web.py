@@ -73,7 +73,7 @@ class WebClient:
         if self.parser.our_state is h11.DONE:
             self.parser.start_next_cycle()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        fields = {"host": "gateway", "content-length": str(len(content)), **self.headers, **named}
+        fields = {"host": "localhost", "content-length": str(len(content)), **self.headers, **named}
         for event in (
             h11.Request(method=method, target=target, headers=list(fields.items())),
             h11.Data(data=content),
