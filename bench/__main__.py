@@ -36,9 +36,15 @@ SCENARIOS = (
         "What a turn costs the client",
         "turn",
         ("--runs", "20", "--repeat", "2", "--peers", "warmline,bare,sdk_socket,sdk_http"),
-        ("--runs", "1,20,200", "--repeat", "4"),
+        ("--runs", "1,20", "--repeat", "3"),
     ),
-    Scenario("A task of two turns", "turn", None, ("--runs", "20", "--turns", "2", "--repeat", "4")),
+    Scenario(
+        "The same, 200 at once",
+        "turn",
+        None,
+        ("--runs", "200", "--repeat", "1", "--peers", "warmline,bare,livekit,sdk_socket"),
+    ),
+    Scenario("A task of two turns", "turn", None, ("--runs", "20", "--turns", "2", "--repeat", "2")),
     Scenario(
         "The same, from a server that takes its time",
         "turn",
@@ -58,7 +64,7 @@ SCENARIOS = (
         "A whole run, against HTTP",
         "journey",
         ("--rtt", "20", "--calls", "2,20", "--repeat", "1"),
-        ("--repeat", "2"),
+        ("--repeat", "1"),
     ),
     Scenario(
         "Many runs over few sockets",
