@@ -191,6 +191,11 @@ class WebSocket:
         if self._ended is not None:
             raise self._ended
 
+    @property
+    def full(self) -> bool:
+        """The outbox is full: `room` would wait."""
+        return not self._room.is_set()
+
     def ping(self) -> None:
         """Ask for a sign of life: whatever comes then sets `last_inbound`."""
         if self._protocol.state is ConnectionState.OPEN:

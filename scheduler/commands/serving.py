@@ -29,6 +29,7 @@ from scheduler.gateway.config import Tables
 from scheduler.gateway.gateway import Gateway
 from scheduler.gateway.keys import KeyRing, Policy
 from scheduler.gateway.listening import address_of, check_exposure, inherited, listeners_of, open_sockets
+from scheduler.gateway.loopback import is_loopback
 from scheduler.gateway.server import RunningGateway, serve_gateway
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.gateway.upstreams import Upstreams
@@ -172,6 +173,10 @@ def greet(endpoint: Endpoint, running: RunningGateway, policy: Policy) -> None:
         "open": "clients need no key, but SDKs ask for one: OPENAI_API_KEY=any",
     }[policy]
     click.echo(f"point clients at it: OPENAI_BASE_URL={running.url}   ({key})")
+    host = running.listeners[0].socket.getsockname()[0]
+    if not running.tls and not is_loopback(host):
+        remedy = "--tls-cert and --tls-key, or a proxy with TLS in front, keep them secret"
+        click.echo(f"note: whoever is on the way to {host} can read keys and contents: {remedy}", err=True)
 
 
 async def until_stopped(signals: AsyncIterator[int], running: RunningGateway, plan: Plan) -> None:

@@ -19,7 +19,7 @@ import trio
 from attrs import define, evolve, field
 
 from pool.errors import PoolError
-from pool.websocket import WebSocket
+from pool.websocket import SocketEnded, WebSocket
 from pool.wire.codec import to_json
 from pool.wire.events import Encoded, ResponseCreate, ResponseStarted, ServerEvent, SteerEvent
 from pool.wire.refusal import Refused, previous_response_not_found
@@ -67,7 +67,7 @@ class SocketTurn:
     _conversation: Conversation | None = field(default=None, init=False)
     _steer_failed: trio.Event = field(factory=trio.Event, init=False)  # the server has said so
     _said: object = field(default="", init=False)  # by the client, to steer
-    _number: int = field(default=-1, init=False)  # of the last event
+    _last: ServerEvent | None = field(default=None, init=False)  # that the client was told of
 
     async def take(self, text: bytes) -> None:
         """Take the turn, and tell the client of it. Raises `SocketEnded`."""
@@ -98,7 +98,9 @@ class SocketTurn:
                 param="background",
             )
         if asked.plain is None and (parent is None or session.core.remembers(session.caller, parent)):
-            turn = await session.core.turn(session.caller, asked, hear=self._hear, began=self._began)
+            turn = await session.core.turn(
+                session.caller, asked, hear=self._hear, at_once=self._at_once, began=self._began
+            )
             return turn.usage.total_tokens
         if parent is not None and (
             not asked.stored or asked.generate is False or session.core.foreign(session.caller, parent)
@@ -151,6 +153,18 @@ class SocketTurn:
             failed = steer_failed(event, "invalid_input", str(error), self.lane)
             self.session.ws.post(to_json(failed))
 
+    def _at_once(self, event: ServerEvent) -> bool:
+        """Tell the client of one more delta on the spot; False when that has to wait its turn."""
+        ws = self.session.ws
+        if not self._holding.surfaced or ws.full:
+            return False
+        try:
+            ws.post(self._voice.text(event))
+        except SocketEnded:
+            return False  # the task will find out by itself
+        self._last = event
+        return True
+
     async def _hear(self, events: Sequence[ServerEvent]) -> None:
         await self._tell(self._holding.take(events))
 
@@ -170,8 +184,7 @@ class SocketTurn:
                 event = evolve(event, payload={**event.payload, "steer": steer}, text="")
             post(text(event))
         if events:
-            number = events[-1].payload.get("sequence_number")
-            self._number = number if isinstance(number, int) else self._number + len(events)
+            self._last = events[-1]
             await self.session.ws.room()
 
     async def _failed(self, error: Exception) -> None:
@@ -192,8 +205,10 @@ class SocketTurn:
 
     async def _broke_off(self, message: str) -> None:
         """End a response of which the client has seen some, as one that failed."""
-        ws = self.session.ws
-        ws.post(self._voice.broken_off(self._holding.partial, self._number + 1, message))
+        ws, last = self.session.ws, self._last
+        number = None if last is None else last.payload.get("sequence_number")
+        number = number + 1 if isinstance(number, int) else 0
+        ws.post(self._voice.broken_off(self._holding.partial, number, message))
         await ws.room()
 
 

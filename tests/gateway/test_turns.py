@@ -195,6 +195,7 @@ async def test_a_parent_is_continued_also_across_a_lost_socket(
         done = await take(client, history, store=store)
         for word in ("two", "three"):
             await stage.network.cut()
+            await trio.sleep(1)  # until it is noticed
             parent, history = done["id"], [*history, *done["output"], user(word)]
             answer = await client.create(
                 input=[user(word)],
