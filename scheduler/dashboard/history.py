@@ -3,7 +3,8 @@
 Theory of operation
     Every `STEP` seconds a sample of the statistics is added. From it and the one before come the percentiles of what
     happened in between: a row. The rows are kept for `KEPT` seconds, and the counters of each sample with them, so
-    that "in the last minute" is a subtraction. Of the distributions only the latest sample's are kept.
+    that "in the last minute" is a subtraction. Of the distributions only the latest sample's are kept. What a young
+    scheduler did before its first sample counts, too: when its pool was opened, all was zero.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scheduler.stats import SchedulerStats
 STEP = 5.0  # s
 KEPT = 15 * 60.0  # s
 MINUTE = 60.0  # s
+NOTHING = SchedulerStats()
 WARM = ("hot", "hydrated")  # reasons of the turns that did not travel whole
 
 
@@ -101,6 +103,9 @@ class History:
     def add(self, stats: SchedulerStats, *, busy: int, usable: int, waiting: int, now: float) -> None:
         """Take a sample."""
         mark, seen = _Mark.of(now, stats), (stats.wait, stats.first_event, stats.turn)
+        if self._last is None and stats.turns and stats.pool.seconds <= 2 * STEP:
+            self._marks.append(_Mark.of(now - stats.pool.seconds, NOTHING))
+            self._last = (NOTHING.wait, NOTHING.first_event, NOTHING.turn)
         if self._last is not None:
             before = self._marks[-1]
             placements = _since(mark.placements, before.placements)
@@ -125,6 +130,8 @@ class History:
         """Return what happened in the last so many seconds, as nearly as the samples tell."""
         current = _Mark.of(now, stats)
         before = next((mark for mark in self._marks if mark.at >= now - seconds), None)
+        if stats.pool.seconds <= seconds:
+            before = _Mark.of(now - max(stats.pool.seconds, STEP), NOTHING)  # one turn in a blink is no rate
         if before is None:
             return Recent(seconds=0.0)
         return Recent(

@@ -11,11 +11,14 @@ from scheduler.dashboard.history import KEPT, STEP, History, Recent
 from scheduler.stats import ModelStats, SchedulerStats
 
 
-def stats(*turns: float, lost: int = 0, placements: dict[str, int] | None = None) -> SchedulerStats:
+def stats(
+    *turns: float, lost: int = 0, placements: dict[str, int] | None = None, age: float = 3600.0
+) -> SchedulerStats:
     """Return a scheduler's statistics after turns of these lengths."""
     reasons = {"hot": len(turns)} if placements is None else placements
     model = ModelStats(placements=reasons, turn=Distribution.of_seconds(turns))
-    return SchedulerStats(models={"m": model}, pool=PoolStats(losses={"silent": lost} if lost else {}))
+    pool = PoolStats(seconds=age, losses={"silent": lost} if lost else {})
+    return SchedulerStats(models={"m": model}, pool=pool)
 
 
 def add(history: History, now: float, sample: SchedulerStats) -> None:
@@ -63,6 +66,18 @@ def test_the_last_minute_is_a_subtraction() -> None:
 
 def test_without_samples_nothing_is_known() -> None:
     assert History().recent(stats(1.0), now=9.0) == Recent(seconds=0.0)
+
+
+def test_what_a_young_scheduler_did_before_its_first_sample_counts() -> None:
+    history = History()
+    assert history.recent(stats(0.2, age=1.0), now=11.0) == Recent(
+        seconds=STEP, turns=1, placements={"hot": 1}
+    ), "and is not taken for sixty a minute"
+    add(history, 13.0, stats(0.2, 0.4, age=3.0))
+    (row,) = history.rows
+    assert (row.turns, row.turn) == (2, (pytest.approx(0.2, rel=0.002), pytest.approx(0.4, rel=0.002)))
+    recent = history.recent(stats(0.2, 0.4, 0.4, age=40.0), now=50.0)
+    assert (recent.seconds, recent.turns) == (40.0, 3)
 
 
 @given(st.lists(st.lists(st.floats(0.001, 100.0), max_size=5), min_size=2, max_size=12))
