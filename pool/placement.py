@@ -14,7 +14,10 @@ class Placement(Protocol):
     """Chooses among the lanes on the shelf."""
 
     def first(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
-        """Return a lane to take without hesitation, or None."""
+        """Return a lane to take without hesitation, or None.
+
+        Asked when there is a free lane, or the waiter had one of its own when it came.
+        """
         ...
 
     def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:

@@ -28,8 +28,9 @@ from pool.ledger import Ledger
 from pool.placement import Placement
 from pool.slots import Conn, Grant, Lane, LaneState, Refuse, Waiter
 
-# Waiters in one pass; those behind them are not asked for, so that a long line costs nothing
-TOLD_TO_WAIT = 16
+# Waiters in one pass; those behind them are not asked for, so that a long line costs nothing. Who came later has
+# waited for less, so that they would hardly be told anything else
+TOLD_TO_WAIT = 4
 WEIGHT = 0.1  # of the latest lease in their average
 
 
@@ -40,7 +41,9 @@ class Serving:
     ledger: Ledger
     placement: Placement
     waiters: dict[Waiter, None] = field(factory=dict, init=False)
-    # Those of the waiters who take one lane only, and until when
+    # Those of the waiters who had a lane of their own when they came: without a free one, it is for these alone
+    _homing: dict[Waiter, None] = field(factory=dict, init=False)
+    # Those who take one lane only, and until when
     _tied: dict[Waiter, float] = field(factory=dict, init=False)
     _lease: float | None = field(default=None, init=False)  # s, how long a lane was leased of late
 
@@ -58,6 +61,8 @@ class Serving:
         """Somebody begins to wait. `growing`: there may be more connections."""
         waiter.since = now
         self.waiters[waiter] = None
+        if waiter.hold is not None and waiter.hold.lane is not None:
+            self._homing[waiter] = None
         if waiter.pin:
             self._tied[waiter] = math.inf
         elif (crowded := self._crowded(waiter)) is not None and self._lease is not None:
@@ -73,6 +78,7 @@ class Serving:
     def leave(self, waiter: Waiter) -> None:
         """Somebody waits no longer."""
         del self.waiters[waiter]
+        self._homing.pop(waiter, None)
         self._tied.pop(waiter, None)
 
     def took(self, seconds: float) -> None:
@@ -88,7 +94,7 @@ class Serving:
                 commands += self._pinned(waiter, now)
             elif until <= now or self._own(waiter) is None:
                 del self._tied[waiter]
-        for waiter in tuple(self.waiters) if shelf or shelf.leaving else ():
+        for waiter in tuple(self.waiters if shelf.free else self._homing) if shelf or shelf.leaving else ():
             if not waiter.pin:
                 tied = waiter in self._tied
                 lane = shelf.own(waiter.hold) if tied else self.placement.first(shelf, waiter)
