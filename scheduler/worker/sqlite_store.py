@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from attrs import asdict, define, field
+from attrs import asdict, define
 
 from pool.wire.codec import from_json, to_json
-from scheduler.worker.clock import MachineClock
 from scheduler.worker.errors import JobConflict, JobNotFound, LeaseLost, WrongState
 from scheduler.worker.job import Job
 from scheduler.worker.queue import (
@@ -18,36 +16,21 @@ from scheduler.worker.queue import (
     Claim,
     Counts,
     Filter,
-    QueueSettings,
     Receipt,
     Record,
     State,
     Step,
     WorkerInfo,
 )
-from scheduler.worker.sqlite_order import Order
+from scheduler.worker.sqlite_rows import Rows, record_of, steps_of
 
 PURGE_AT_ONCE = 500
 """Jobs forgotten in one transaction, so that others do not wait long for it."""
 
 
 @define(eq=False)
-class Store:
-    """The statements over one connection."""
-
-    connection: sqlite3.Connection
-    settings: QueueSettings
-    clock: MachineClock
-    _order: Order = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.connection.row_factory = sqlite3.Row
-        self._order = Order(self.connection)
-
-    def version(self) -> int:
-        """Return a number that is another once another connection has changed anything."""
-        (version,) = self._all("PRAGMA data_version")[0]
-        return int(version)
+class Store(Rows):
+    """What `Queue` promises, without its waiting."""
 
     def put(self, jobs: Sequence[Job]) -> list[Receipt]:
         now, receipts, clashes = self.clock.wall(), [], []
@@ -79,17 +62,17 @@ class Store:
         row = self._one("SELECT * FROM jobs WHERE id = ?", job_id)
         if row is None:
             raise JobNotFound(job_id)
-        return _record(row, row["result"])
+        return record_of(row, row["result"])
 
     def steps(self, job_id: str, after: int) -> list[Step]:
-        return _steps(self._all("SELECT * FROM steps WHERE job = ? AND n >= ? ORDER BY n", job_id, after))
+        return steps_of(self._all("SELECT * FROM steps WHERE job = ? AND n >= ? ORDER BY n", job_id, after))
 
     def draft_of(self, job_id: str) -> tuple[Step | None, bool]:
         """Return the draft, and whether the wish for it has to be renewed."""
         row = self._one("SELECT * FROM drafts WHERE job = ?", job_id)
         if row is None:
             return None, True
-        draft = None if row["body"] is None else _steps([row])[0]
+        draft = None if row["body"] is None else steps_of([row])[0]
         return draft, row["followed_until"] < self.clock.steady() + FOLLOWED / 2
 
     def follow(self, job_id: str) -> None:
@@ -116,7 +99,7 @@ class Store:
             values.append(after)
         where = " AND ".join(conditions)
         return [
-            _record(row, None)
+            record_of(row, None)
             for row in self._all(f"SELECT * FROM jobs WHERE {where} ORDER BY seq LIMIT ?", *values, limit)
         ]
 
@@ -226,7 +209,7 @@ class Store:
         self._held(claim)
         before: list[Step] = []
         if claim.job.conversation is not None:
-            before = _steps(
+            before = steps_of(
                 self._all(
                     "SELECT s.* FROM jobs j JOIN steps s ON s.job = j.id "
                     "WHERE j.conversation = ? AND j.state = 'done' ORDER BY j.chapter, s.n",
@@ -361,50 +344,3 @@ class Store:
         if row is None or State(row["state"]) not in (State.RUNNING, *also):
             raise LeaseLost(claim.job.id, claim.token)
         return row
-
-    def _add_step(self, row: sqlite3.Row, index: int, body: bytes) -> None:
-        self._run("INSERT INTO steps VALUES (?, ?, ?)", row["id"], index, body)
-        self._run(
-            "UPDATE jobs SET steps = ?, chapter = coalesce(chapter, ?) WHERE id = ?",
-            *(index + 1, self._chapter(row["conversation"]), row["id"]),
-        )
-
-    def _chapter(self, conversation: str | None) -> int:
-        if conversation is None:
-            return 0
-        row = self._one("SELECT chapter FROM conversations WHERE id = ?", conversation)
-        return 0 if row is None else int(row["chapter"])
-
-    def _lease(self) -> float:
-        return self.clock.steady() + self.settings.lease
-
-    def _run(self, statement: str, *values: Any) -> int:
-        return self.connection.execute(statement, values).rowcount
-
-    def _all(self, statement: str, *values: Any) -> list[sqlite3.Row]:
-        return self.connection.execute(statement, values).fetchall()
-
-    def _one(self, statement: str, *values: Any) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self.connection.execute(statement, values).fetchone()
-        return row
-
-
-def _steps(rows: Iterable[sqlite3.Row]) -> list[Step]:
-    return [Step(job_id=row["job"], index=row["n"], body=row["body"]) for row in rows]
-
-
-def _record(row: sqlite3.Row, result: bytes | None) -> Record:
-    return Record(
-        job=Job.from_json(row["body"]),
-        state=State(row["state"]),
-        enqueued_at=row["enqueued_at"],
-        due_at=row["due_at"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        takes=row["takes"],
-        strikes=row["strikes"],
-        worker=row["worker"],
-        steps=row["steps"],
-        cause=None if row["cause"] is None else Cause(**from_json(row["cause"])),
-        result=result,
-    )
