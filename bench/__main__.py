@@ -81,6 +81,7 @@ SCENARIOS = (
     Scenario("Big messages", "bulk", (), ("--times", "20")),
     Scenario("Placement when lanes are scarce", "placement", None, ("--tokens", "50000")),
     Scenario("What recording costs", "recording", ("--laps", "4"), ()),
+    Scenario("A million turns, simulated", "simulation", None, ()),
     Scenario("The gateway", "gateway", None, ()),
     Scenario("The queue", "worker", None, ()),
 )
