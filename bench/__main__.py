@@ -80,6 +80,8 @@ SCENARIOS = (
     Scenario("Rotation and loss", "disturbance", ("--repeat", "1", "--turns", "10"), ()),
     Scenario("Big messages", "bulk", (), ("--times", "20")),
     Scenario("Placement when lanes are scarce", "placement", None, ("--tokens", "50000")),
+    Scenario("Lifetimes of seconds", "lifetimes", None, ()),
+    Scenario("A storm", "storm", ("--runs", "40", "--turns", "10"), ()),
     Scenario("What recording costs", "recording", ("--laps", "4"), ()),
     Scenario("A million turns, simulated", "simulation", None, ()),
     Scenario("The gateway", "gateway", None, ()),

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from pool.ledger import Shelf
 from pool.placement import Ladder, Placement
 from pool.roster import Roster
 from pool.settings import Lanes
@@ -262,3 +263,28 @@ def test_a_pinned_lane_of_another_model_is_refused() -> None:
     pinned = Waiter(hold, pin=True, model="b")
     desk_.did(desk_.roster.enqueue(pinned, now=desk_.now))
     assert "serves a only" in str(pinned.error)
+
+
+def test_a_long_line_is_not_asked_one_by_one() -> None:
+    """Everybody's lane is worth keeping, so two hundred wait; a turn on its own lane asks next to none of them."""
+    asked: list[Waiter] = []
+
+    class Counting(ByCost):
+        def first(self, shelf: Shelf, waiter: Waiter) -> Lane | None:
+            asked.append(waiter)
+            return super().first(shelf, waiter)
+
+        def instead(self, shelf: Shelf, waiter: Waiter, *, now: float) -> Lane | float:
+            asked.append(waiter)
+            return super().instead(shelf, waiter, now=now)
+
+    stage = desk(placement=Counting(), max_connections=2)
+    stage.grow(2)
+    ada, bob = hot(stage, "ada", 1e6), hot(stage, "bob", 1e6)
+    ada.gap = bob.gap = 100.0
+    line = [ask(stage, None) for _ in range(200)]
+    assert not any(waiter.lane for waiter in line)
+    asked.clear()
+    lane = stage.take(ada)
+    stage.give(lane)
+    assert len(asked) < 20
