@@ -95,9 +95,9 @@ def _arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def firehose(deltas: int) -> Iterator[str]:
+def firehose(deltas: int, rate: float = RATE) -> Iterator[str]:
     """Run the server while the block runs; give its base URL."""
-    argv = [sys.executable, "-m", "bench.firehose", "--deltas", str(deltas), "--rate", f"{RATE}"]
+    argv = [sys.executable, "-m", "bench.firehose", "--deltas", str(deltas), "--rate", f"{rate}"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
