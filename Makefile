@@ -41,14 +41,14 @@ $(VENV)/.base: pyproject.toml | $(VENV)/bin/python
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.test: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
 	@echo "Installing warmline and its tests into $(VENV) ..."
-	$(PIP) -e '.[test]'
+	$(PIP) --constraint tests/constraints.txt -e '.[test]'
 	@touch $@ $(VENV)/.base
 
-$(VENV)/.check: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.check: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
 	@echo "Installing warmline, its tests and linters into $(VENV) ..."
-	$(PIP) -e '.[test,check]'
+	$(PIP) --constraint tests/constraints.txt -e '.[test,check]'
 	@touch $@ $(VENV)/.base
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
