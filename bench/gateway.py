@@ -91,7 +91,7 @@ class Client:
         """Take a turn as a stream; return the response, or nothing where only its events are counted."""
         content = to_json({**body, "model": "gpt-6-astra", "stream": True})
         head = (
-            f"POST {urlsplit(self.url).path}/responses HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer k\r\n"
+            f"POST {urlsplit(self.url).path}/responses HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer k\r\n"
             f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
         )
         began = time.perf_counter()
