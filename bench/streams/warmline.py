@@ -18,7 +18,7 @@ async def main(job: StreamJob) -> None:
     heard, request = Heard(), TurnRequest(model=MODEL)
     settings = PoolSettings(max_connections=-(-job.streams // LANES), dial_rate=1000, dial_burst=1000)
 
-    async def on_events(events: Sequence[ServerEvent]) -> None:
+    async def on_events(events: Sequence[ServerEvent]) -> None:  # noqa: ASYNC124  # as it is called
         heard.events += len(events)
 
     async with open_scheduler(Endpoint.emulator(job.url), pool_settings=settings) as scheduler:

@@ -65,9 +65,10 @@ def asked(text: str, parent: str | None, **fields: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def connected(url: str, **options: Any) -> AsyncIterator[AsyncResponsesConnection]:
+    chosen: Any = options or {"max_size": None}
     async with (
         AsyncOpenAI(api_key=KEY, base_url=url) as client,
-        client.responses.connect(websocket_connection_options=options or {"max_size": None}) as connection,
+        client.responses.connect(websocket_connection_options=chosen) as connection,
     ):
         yield connection
 
@@ -160,7 +161,8 @@ async def session_with_lanes(url: str) -> None:
                         continue
                     assert response.metadata is not None
                     assert response.metadata["context"] == context_digest(items[index])
-                    items[index] += response.to_dict()["output"]  # type: ignore[operator]
+                    said: dict[str, Any] = response.to_dict()
+                    items[index] += said["output"]
                     parents[index] = response.id
                     open_lanes.remove(index)
         # A fork of the first lane's conversation on the last one, from a response that is not its latest.

@@ -21,7 +21,9 @@ async def test_every_turn_is_timed_from_its_call(autojump_clock: trio.testing.Mo
     async with world(server=PACED, lanes=Lanes.single(), pool=one_lane) as w:
         async with trio.open_nursery() as nursery:
             for _ in range(2):
-                nursery.start_soon(take, w.scheduler.conversation(), "Hello", asking("calls=0 output_tokens=10"))
+                nursery.start_soon(
+                    take, w.scheduler.conversation(), "Hello", asking("calls=0 output_tokens=10")
+                )
         stats = w.scheduler.stats()
         assert stats.turns == 2
         # The second waited for the lane of the first, and all it saw came so much later.
@@ -48,7 +50,8 @@ async def test_the_time_of_tools_is_the_gap_after_a_turn_that_asked_for_them(
         await trio.sleep(100)  # the run is over: that is nobody's tool
         await take(conversation, "And now?", asking("calls=0"))
         gaps = w.scheduler.stats().tool_time
-        assert (gaps.count, gaps.max) == (1, pytest.approx(7, rel=1e-3))
+        assert gaps.count == 1
+        assert gaps.max == pytest.approx(7, rel=1e-3)
 
 
 async def test_models_are_told_apart_up_to_a_number(autojump_clock: trio.testing.MockClock) -> None:
