@@ -83,6 +83,7 @@ class Front:
                     await self._answer(http, failure.payload, voice, headers)
                 raise Failed(failure)
             if asked.stream:
+                await relay.tell(relay.holding.finish())
                 await relay.write(DONE)
                 await http.end()
             else:

@@ -6,6 +6,9 @@ Theory of operation
     something has been said it stands: output is never said twice, so a turn that would have to start afresh then has
     failed, and the client is told.
 
+    The end of a response is told when its turn is over and remembered: a client may come back to it on another
+    connection at once, or leave.
+
     The words in which a try fails (`error`, `response.failed`) are held back as well: the scheduler may know better.
 
     Some servers leave the output out of the response at the end of a stream. It is put there from the items that went
@@ -47,6 +50,8 @@ class Holding:
     response: Mapping[str, Any] | None = field(default=None, init=False)  # of the present try, as it began
     _items: dict[int, Mapping[str, Any]] = field(factory=dict, init=False)  # of its output so far
     _held: list[ServerEvent] = field(factory=list, init=False)
+    # The end of the response: told when the turn is remembered, or a client could come back to it before that
+    _ended: ServerEvent | None = field(default=None, init=False)
 
     def take(self, events: Sequence[ServerEvent]) -> Sequence[ServerEvent]:
         """Take events, and return those that the client is to be given now.
@@ -54,7 +59,7 @@ class Holding:
         Raises:
             OutputSurfaced: the turn starts afresh, and it is too late for that.
         """
-        if self.surfaced and all(type(event) is ServerEvent for event in events):
+        if self.surfaced and self._ended is None and all(type(event) is ServerEvent for event in events):
             return events  # nothing but deltas and their like
         for event in events:
             self._take(event)
@@ -64,7 +69,20 @@ class Holding:
         given, self._held = self._held, []
         return given
 
+    def finish(self) -> Sequence[ServerEvent]:
+        """The turn has succeeded, and is remembered: return what is held, its end last."""
+        self._go_on()
+        given, self._held = self._held, []
+        return given
+
+    def _go_on(self) -> None:
+        """What seemed to be the end was that of a response with a successor, or it is time to tell it."""
+        if self._ended is not None:
+            self._held.append(self._ended)
+            self._ended = None
+
     def _take(self, event: ServerEvent) -> None:
+        self._go_on()
         if isinstance(event, Restarted):
             if self.surfaced:
                 raise OutputSurfaced(event.reason)
@@ -82,7 +100,8 @@ class Holding:
         elif isinstance(event, OutputItemDone):
             self._items[event.output_index] = event.item
         elif isinstance(event, ResponseEnded):
-            event = self._completed(event)
+            self._ended = self._completed(event)
+            return
         self._held.append(event)
 
     def _completed(self, event: ResponseEnded) -> ServerEvent:

@@ -61,9 +61,7 @@ class Relay:
 
     async def hear(self, events: Sequence[ServerEvent]) -> None:
         """Take events of the turn, and tell the client what it is to be told now."""
-        told = self.holding.take(events)
-        if told:
-            await self.tell(told)
+        await self.tell(self.holding.take(events))
 
     def at_once(self, event: ServerEvent) -> bool:
         """Tell the client of one more delta on the spot; False when that has to wait, or wait its turn."""
@@ -81,6 +79,8 @@ class Relay:
 
     async def tell(self, events: Sequence[ServerEvent]) -> None:
         """Tell the client of events."""
+        if not events:
+            return
         text = self.voice.text
         await self.write(b"".join([sse(event.type, text(event)) for event in events]))
         self._last = events[-1]

@@ -101,6 +101,7 @@ class SocketTurn:
             turn = await session.core.turn(
                 session.caller, asked, hear=self._hear, at_once=self._at_once, began=self._began
             )
+            await self._tell(self._holding.finish())
             return turn.usage.total_tokens
         if parent is not None and (
             not asked.stored or asked.generate is False or session.core.foreign(session.caller, parent)
@@ -130,6 +131,7 @@ class SocketTurn:
         failure = failure_of(finished)
         if failure is not None:
             raise failure
+        await self._tell(self._holding.finish())
         return usage_of(finished.response).total_tokens
 
     def _began(self, conversation: Conversation) -> None:

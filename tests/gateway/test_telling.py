@@ -223,7 +223,8 @@ def test_the_last_words_are_released_last() -> None:
 
 def test_output_that_the_end_leaves_out_is_put_there() -> None:
     holding = Holding()
-    *_, last = holding.take([CREATED, DONE, ENDED])
+    holding.take([CREATED, DONE, ENDED])
+    *_, last = holding.finish()
     assert from_json(Voice().text(last))["response"]["output"] == [{"type": "message", "content": []}]
 
 
@@ -264,3 +265,21 @@ def test_the_service_s_own_error_is_passed_on_whole() -> None:
     told = refused(failure)
     assert told.body() == {"error": {"message": "no", "type": "t", "code": "c", "param": "p", "more": [1]}}
     assert told.headers == {"retry-after": "2"}
+
+
+def test_the_end_is_told_when_the_turn_is_remembered() -> None:
+    holding = Holding()
+    assert list(holding.take([CREATED, DONE, ENDED])) == [CREATED, DONE]
+    assert [event.type for event in holding.finish()] == ["response.completed"]
+    assert list(holding.finish()) == []
+
+
+def test_an_end_that_is_followed_by_a_successor_was_none() -> None:
+    holding = Holding()
+    holding.take([CREATED, DONE, ENDED])
+    told = holding.take([CREATED, DONE])
+    assert [event.type for event in told] == [
+        "response.completed",
+        "response.created",
+        "response.output_item.done",
+    ]
