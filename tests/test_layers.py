@@ -28,6 +28,7 @@ PURE = [
         for name in ("access", "feed", "frame", "history", "terminal", "verdict")
     ),
     *(Path(f"scheduler/telemetry/{name}.py") for name in ("address", "intervals", "tags", "hlog_format")),
+    *(Path(f"scheduler/worker/{name}.py") for name in ("redis_answers", "redis_fitness")),
     *(
         Path(f"scheduler/capacity/{name}.py")
         for name in (

@@ -2,8 +2,9 @@
 
 Theory of operation
     Every method is one Lua script, or one read: scripts run alone in the server, so what was checked still holds when
-    it is acted upon, fencing tokens above all. The scripts (redis_scripts/) hold the whole state machine; this file
-    only puts values into words and back. Keys, and why each is what it is, are at the top of common.lua.
+    it is acted upon, fencing tokens above all. The scripts (redis_scripts/) hold the whole state machine; what
+    they are given and what they answer is put into words in redis_answers.py. Keys, and why each is what it is, are at
+    the top of common.lua.
 
     The clock is the server's. Two connections a process: one on which everything is asked, and, once somebody waits
     for a change, one that reads the stream of events.
@@ -51,7 +52,9 @@ from scheduler.worker.queue import (
     WorkerInfo,
 )
 from scheduler.worker.redis_address import RedisAddress, read_address
-from scheduler.worker.redis_link import LOADING, OLDEST, Ask, Link
+from scheduler.worker.redis_answers import ROW, event_id, facts, info_of, named, record_of, state_of, steps_of
+from scheduler.worker.redis_fitness import fitness
+from scheduler.worker.redis_link import Ask, Link
 
 VERSION = 1
 """Of the layout of the keys; the scripts have it too."""
@@ -146,7 +149,7 @@ class RedisQueue:
             raise JobConflict([clash.decode() for clash in found])
         await self._synced()
         return [
-            Receipt(id=job.id, new=state == b"new", state=_state(b"queued" if state == b"new" else state))
+            Receipt(id=job.id, new=state == b"new", state=state_of(b"queued" if state == b"new" else state))
             for job, state in zip(jobs, found, strict=True)
         ]
 
@@ -155,11 +158,11 @@ class RedisQueue:
         values = {name.decode(): value for name, value in found.items()}
         if not values:
             raise JobNotFound(job_id)
-        return _record(values)
+        return record_of(values)
 
     async def steps(self, job_id: str, *, after: int = 0) -> list[Step]:
         entries = await self._link.ask("XRANGE", self._key("steps", job_id), f"0-{after + 1}", "+")
-        return _steps(job_id, entries)
+        return steps_of(job_id, entries)
 
     async def listen(self, job_id: str) -> Step | None:
         index, body = await self._do(ASKING, "listen", job_id, repr(FOLLOWED)) or (None, b"")
@@ -178,7 +181,7 @@ class RedisQueue:
             place, *rows = await self._do(
                 ASKING, "find", *wanted, filter.prefix, left, after or "", place or ""
             )
-            records += [_record(dict(zip(_ROW, row, strict=True))) for row in rows]
+            records += [record_of(dict(zip(ROW, row, strict=True))) for row in rows]
             if not place:
                 break
         return records
@@ -201,9 +204,9 @@ class RedisQueue:
 
     async def take(self, worker: WorkerInfo, *, limit: int, suspects: int = 1) -> list[Claim]:
         last, *taken = await self._do(
-            WORKING, "take", worker.id, _info(worker), limit, suspects, *worker.agents
+            WORKING, "take", worker.id, info_of(worker), limit, suspects, *worker.agents
         )
-        self._seen = _event_id(last)
+        self._seen = event_id(last)
         return [
             Claim(
                 job=Job.from_json(body),
@@ -218,13 +221,13 @@ class RedisQueue:
         ]
 
     async def beat(self, worker: WorkerInfo, claims: Sequence[Claim]) -> list[Claim]:
-        lost = await self._do(WORKING, "beat", worker.id, _info(worker), *_named(claims))
+        lost = await self._do(WORKING, "beat", worker.id, info_of(worker), *named(claims))
         return [claims[index] for index in lost]
 
     async def history(self, claim: Claim) -> tuple[list[Step], list[Step]]:
         story = await self._held(claim, "history")
-        before = [step for job_id, entries in story[:-1] for step in _steps(job_id.decode(), entries)]
-        return before, _steps(claim.job.id, story[-1][1])
+        before = [step for job_id, entries in story[:-1] for step in steps_of(job_id.decode(), entries)]
+        return before, steps_of(claim.job.id, story[-1][1])
 
     async def append(self, claim: Claim, index: int, body: bytes) -> None:
         await self._held(claim, "append", index, body)
@@ -244,12 +247,12 @@ class RedisQueue:
         wait = "" if retry_in is None else repr(float(retry_in))
         state = await self._held(claim, "fail", to_json(asdict(cause)), wait)
         await self._synced()
-        return _state(state)
+        return state_of(state)
 
     async def release(self, claims: Sequence[Claim]) -> None:
         for worker in {claim.worker for claim in claims}:
             mine = [claim for claim in claims if claim.worker == worker]
-            await self._do(WORKING, "release", worker, *_named(mine))
+            await self._do(WORKING, "release", worker, *named(mine))
 
     async def leave(self, worker_id: str) -> None:
         await self._do(WORKING, "leave", worker_id)
@@ -284,7 +287,7 @@ class RedisQueue:
                 await trio.sleep(0.5)
                 continue
             for entries in (found or {}).values():
-                self._heard = _event_id(entries[-1][0])
+                self._heard = event_id(entries[-1][0])
                 self._news.set()
                 self._news = trio.Event()
 
@@ -293,26 +296,9 @@ class RedisQueue:
         await self._do(ASKING, "counts")
 
     async def _greet(self, ask: Ask) -> None:
-        told = _facts(await ask("INFO"))
-        if told.get("loading", "0") != "0":
-            raise QueueUnavailable(self.name, LOADING)
-        version = told.get("redis_version", "0")
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-            raise QueueRefused(
-                self.name, f"the server is Redis {version}; {OLDEST[0]}.{OLDEST[1]} or newer is needed"
-            )
-        if told.get("role") == "slave":
-            raise QueueUnavailable(self.name, "this server is a replica and does not write")
-        if told.get("maxmemory", "0") != "0" and told.get("maxmemory_policy") != "noeviction":
-            self._warn(
-                f"the server throws data away when its memory is full ({told.get('maxmemory_policy')}), jobs too: "
-                "set maxmemory-policy noeviction"
-            )
-        if told.get("aof_enabled") == "0":
-            self._warn(
-                "the server keeps no append-only file: if it dies, what came since its last snapshot is gone; "
-                "set appendonly yes"
-            )
+        told = facts(await ask("INFO"))
+        for problem in fitness(told, self.name):
+            self._warn(problem)
         layout = await self._run(ask, ASKING, "open", (told["run_id"],))
         if layout > VERSION:
             raise QueueRefused(
@@ -359,59 +345,3 @@ class RedisQueue:
 
 async def _no_greeting(_: Ask) -> None:
     await trio.lowlevel.checkpoint()
-
-
-_ROW = (
-    *("agent", "tenant", "conversation", "body", "state", "enqueued_at", "due_at", "started_at", "ended_at"),
-    *("takes", "strikes", "worker", "steps", "cause"),
-)
-
-
-def _record(values: dict[str, Any]) -> Record:
-    def moment(name: str) -> float | None:
-        value = values.get(name)
-        return None if value is None else float(value)
-
-    cause, worker = values.get("cause"), values.get("worker")
-    return Record(
-        job=Job.from_json(values["body"]),
-        state=_state(values["state"]),
-        enqueued_at=float(values["enqueued_at"]),
-        due_at=float(values["due_at"]),
-        started_at=moment("started_at"),
-        ended_at=moment("ended_at"),
-        takes=int(values["takes"]),
-        strikes=int(values["strikes"]),
-        worker=None if worker is None else worker.decode(),
-        steps=int(values["steps"]),
-        cause=None if cause is None else Cause(**from_json(cause)),
-        result=values.get("result"),
-    )
-
-
-def _state(value: bytes) -> State:
-    return State(value.decode())
-
-
-def _steps(job_id: str, entries: Sequence[Any]) -> list[Step]:
-    return [
-        Step(job_id=job_id, index=_event_id(place)[1] - 1, body=fields[1]) for place, fields in entries or ()
-    ]
-
-
-def _event_id(text: bytes) -> tuple[int, int]:
-    first, second = text.split(b"-")
-    return int(first), int(second)
-
-
-def _info(worker: WorkerInfo) -> bytes:
-    return to_json(asdict(worker))
-
-
-def _named(claims: Sequence[Claim]) -> list[Any]:
-    return [value for claim in claims for value in (claim.job.id, repr(claim.token))]
-
-
-def _facts(info: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in info.decode().splitlines() if not line.startswith("#"))
-    return {name: value for name, _, value in lines}
