@@ -1,19 +1,15 @@
-"""The trio shell around the gates: it wakes who is granted, keeps deadlines, and tells the gates what happened.
+"""The trio shell around the gates: it admits, keeps deadlines, and tells the gates what happened.
 
 Theory of operation
     Two gates: one for runs (each costs 1), one for turns (each costs its tokens). A turn's slot is held only while
     the turn is in flight, never while tools run; a run started in a tool of another rides on that one's
-    admission. So a nested run waits for nothing that its parents hold, however deep.
-
-    There is no task here, because a scheduler may live in somebody else's nursery. When something will come due
-    (a budget has room again, a wait asked for by the server is over), one of those who wait sleeps until then and
-    looks; when it leaves, it wakes another to keep the time.
+    admission. So a nested run waits for nothing that its parents hold, however deep. How they wait is in line.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Literal
@@ -22,12 +18,12 @@ import trio
 from attrs import define, field
 
 from pool.errors import PoolError
-from scheduler.admission.fair import Claim
-from scheduler.admission.gate import Gate, Slot, SlotState
+from scheduler.admission.gate import Gate, SlotState
+from scheduler.admission.line import Line, Waiting
 from scheduler.admission.refusal import told_wait, too_many
 from scheduler.admission.ticket import Ticket, current, make_ticket, parent_of
 from scheduler.admission.view import AdmissionView, view_of
-from scheduler.admission.waits import AdmissionStats, Waits
+from scheduler.admission.waits import AdmissionStats
 from scheduler.errors import DeadlineExceeded
 from scheduler.settings import SchedulerSettings
 from scheduler.turns import Usage
@@ -37,80 +33,7 @@ UNWATCHED: AbstractContextManager[None] = nullcontext()
 
 
 @define(eq=False)
-class _Waiting(Slot):
-    woken: trio.Event | None = field(default=None, init=False)
-    waited: float = field(default=0.0, init=False)  # s
-
-
-@define(eq=False)
-class _Line:
-    """One gate, and those who wait at it."""
-
-    gate: Gate
-    waits: Waits = field(factory=Waits, init=False)
-    _keeper: _Waiting | None = field(default=None, init=False)  # who keeps the time
-    _until: float = field(default=math.inf, init=False)  # until when it sleeps
-
-    async def wait(self, slot: _Waiting, ticket: Ticket) -> None:
-        """Wait until the slot is granted. Cancelled, it is withdrawn, and `ticket.queued` stays as a trace of it."""
-        ticket.queued = True
-        try:
-            while slot.state is SlotState.WAITING:
-                await self._sleep(slot)
-        except BaseException:
-            self.wake(self.gate.withdraw(slot, now=trio.current_time()))
-            raise
-        finally:
-            if self._keeper is slot:
-                self._keeper = None
-                self._nudge(next(iter(self.gate.waiting), None))
-        ticket.queued = False
-        slot.waited = trio.current_time() - slot.since
-        self.waits.waited(slot.share.name, slot.waited)
-
-    async def _sleep(self, slot: _Waiting) -> None:
-        slot.woken = trio.Event()
-        if self._keeper is None:
-            self._keeper = slot
-        if self._keeper is not slot:
-            await slot.woken.wait()
-            return
-        self._until = self.gate.next_due()
-        with trio.move_on_at(self._until):
-            await slot.woken.wait()
-        if slot.state is SlotState.WAITING:
-            self.wake(self.gate.tick(now=trio.current_time()))
-
-    def ask(self, slot: _Waiting, ticket: Ticket) -> None:
-        """Ask for the slot; if it has to wait for it, `wait` is next."""
-        self.wake(self.gate.ask(slot, now=slot.since))
-        if slot.state is SlotState.GRANTED:
-            ticket.queued = False
-            self.waits.at_once(slot.share.name)
-
-    def leave(self, slot: _Waiting, usage: Usage | None) -> None:
-        """The slot is free. `usage`: of the turn, if it has completed."""
-        now = trio.current_time()
-        if usage is None:
-            self.wake(self.gate.leave(slot, now=now))
-        else:
-            tokens, answer = usage.total_tokens, usage.output_tokens
-            self.wake(self.gate.leave(slot, tokens=tokens, answer=answer, now=now))
-
-    def wake(self, granted: Iterable[Claim]) -> None:
-        """Wake those who were granted, and the keeper when the time has changed."""
-        for slot in granted:
-            self._nudge(slot)
-        if self._keeper is not None and self.gate.next_due() < self._until:
-            self._nudge(self._keeper)
-
-    def _nudge(self, slot: Claim | None) -> None:
-        if isinstance(slot, _Waiting) and slot.woken is not None:
-            slot.woken.set()
-
-
-@define(eq=False)
-class TurnSlot(_Waiting):
+class TurnSlot(Waiting):
     """A slot for one try of a turn. Made by `Admission.turn`; enter it, and say `completed` inside."""
 
     ticket: Ticket = field(kw_only=True)
@@ -145,13 +68,13 @@ class Admission:
     """Admits runs and lets turns through. A `Scheduler` has one; `capacity` says what its pool can carry."""
 
     settings: SchedulerSettings
-    _runs: _Line
-    _turns: _Line
+    _runs: Line
+    _turns: Line
 
     def __init__(self, settings: SchedulerSettings, *, capacity: Callable[[], float] | None = None) -> None:
         tenants = {tenant.name: tenant for tenant in settings.tenants}
         self.settings = settings
-        self._runs = _Line(
+        self._runs = Line(
             Gate(
                 what="run",
                 capacity=_at_most(settings.max_runs),
@@ -162,7 +85,7 @@ class Admission:
             )
         )
         given = capacity is None or settings.max_in_flight is not None
-        self._turns = _Line(
+        self._turns = Line(
             Gate(
                 what="turn",
                 capacity=_at_most(settings.max_in_flight) if given or capacity is None else capacity,
@@ -240,11 +163,11 @@ class Admission:
                 if slot is not None:
                     self._runs.leave(slot, None)
 
-    async def _admit(self, ticket: Ticket) -> _Waiting:
+    async def _admit(self, ticket: Ticket) -> Waiting:
         await trio.lowlevel.checkpoint()
         now, gate = trio.current_time(), self._runs.gate
         rank = now - ticket.priority * gate.ageing
-        slot = _Waiting(share=gate.share(ticket.tenant), kind=RUN, cost=1, rank=rank, since=now)
+        slot = Waiting(share=gate.share(ticket.tenant), kind=RUN, cost=1, rank=rank, since=now)
         self._runs.ask(slot, ticket)
         if slot.state is SlotState.WAITING:
             await self._runs.wait(slot, ticket)
@@ -300,7 +223,7 @@ class Admission:
             raise
         self.end_turn(slot, slot._usage, None)
 
-    def ask_turn(self, slot: TurnSlot) -> _Line:
+    def ask_turn(self, slot: TurnSlot) -> Line:
         """Ask for a turn's slot. For `TurnSlot` alone."""
         ticket, line = slot.ticket, self._turns
         if ticket.deadline < math.inf:
