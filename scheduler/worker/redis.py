@@ -2,9 +2,9 @@
 
 Theory of operation
     Every method is one Lua script, or one read: scripts run alone in the server, so what was checked still holds when
-    it is acted upon, fencing tokens above all. The scripts (redis_scripts/) hold the whole state machine; what
-    they are given and what they answer is put into words in redis_answers.py. Keys, and why each is what it is, are at
-    the top of common.lua.
+    it is acted upon, fencing tokens above all. The scripts (redis_scripts/) hold the whole state machine; what they
+    are given and what they answer is put into words in redis_answers.py. Keys, and why each is what it is, are at the
+    top of common.lua.
 
     The clock is the server's. Two connections a process: one on which everything is asked, and, once somebody waits
     for a change, one that reads the stream of events.
