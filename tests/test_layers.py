@@ -32,7 +32,8 @@ PURE = [
     *(
         Path(f"scheduler/capacity/{name}.py")
         for name in (
-            *("units", "variate", "load", "scenario", "tally", "queueing", "talk", "moves", "past"),
+            *("units", "variate", "load", "scenario", "tally", "queueing"),
+            *("talk", "moves", "sockets", "past"),
             *("search", "plan", "whatif", "text", "facts", "page"),
         )
     ),

@@ -73,11 +73,11 @@ class Moves:
             move.state = MoveState.OVER
             return
         if move.state is MoveState.WAITING:
-            sim.apply(sim.roster.withdraw(move, now=sim.now))
+            sim.sockets.apply(sim.roster.withdraw(move, now=sim.now))
         else:
             assert move.lane is not None
             # The response runs on; the lane is good again when it has ended.
-            sim.apply(sim.roster.release(move.lane, keep=False, fouled=True, now=sim.now))
+            sim.sockets.apply(sim.roster.release(move.lane, keep=False, fouled=True, now=sim.now))
         self._end(move)
 
     def granted(self, move: Move) -> None:
@@ -109,15 +109,15 @@ class Moves:
         sim.tally.note("moved_tokens", talk.tokens)
         if move.state is MoveState.OVER:  # given up meanwhile
             if lane.conn.state is not ConnState.CLOSED:
-                sim.apply(sim.roster.drained(lane, now=sim.now))
+                sim.sockets.apply(sim.roster.drained(lane, now=sim.now))
             return
-        sim.apply(sim.roster.release(lane, keep=True, now=sim.now))
+        sim.sockets.apply(sim.roster.release(lane, keep=True, now=sim.now))
         sim.tally.note("moves")
         old, new = talk.hold, move.hold
         assert new is not None
         talk.hold, new.worth, new.gap = new, old.worth, old.gap
         new.on_leave, old.on_leave = old.on_leave, None
-        sim.apply(sim.roster.let_go(old, "moved", now=sim.now))
+        sim.sockets.apply(sim.roster.let_go(old, "moved", now=sim.now))
         talk.move = None
         self._end(move)
         self._unstick(talk)
@@ -137,4 +137,4 @@ class Moves:
             move = self._queue.popleft()
             move.state = MoveState.WAITING
             self._moving += 1
-            self.sim.apply(self.sim.roster.enqueue(move, now=self.sim.now))
+            self.sim.sockets.apply(self.sim.roster.enqueue(move, now=self.sim.now))

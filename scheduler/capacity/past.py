@@ -37,8 +37,8 @@ def begin_in_the_past(sim: Simulation) -> None:
 
 def _grow(sim: Simulation, connections: int) -> None:
     settings = sim.roster.settings.with_(max_connections=connections)
-    sim.apply(sim.roster.resize(settings, now=sim.now))
-    sim.watch()
+    sim.sockets.apply(sim.roster.resize(settings, now=sim.now))
+    sim.sockets.watch()
 
 
 def _join(sim: Simulation, run: Run, when: float) -> None:

@@ -4,8 +4,8 @@ Theory of operation
     A heap of things to come, each a time, a method and what it is about; virtual time is that of the one on top.
     Everything that decides is the code that runs in production: `Roster` with `ByCost`, `Pacer` and `Breaker` inside
     it, `Gate` with the fair queue, windows and adaptive limit, `Estimates`, `recover`. What stands here is what the
-    shells do with their answers: `Conversation.turn`, `Attempts`, `Pool._apply`, the janitor and (in `moves.py`) the
-    migrations, each in a few lines and in the same order.
+    shells do with their answers, each in a few lines and in the same order: `Conversation.turn` and `Attempts` here,
+    the pool and its janitor in `sockets.py`, the migrations in `moves.py`.
 
     Left out: the event loop's own lag and CPU (the plan counts CPU apart), HTTP as a way around the sockets, several
     tenants, refusals by the server (so the adaptive limit never has a reason to cut), and leases held after the
@@ -27,13 +27,14 @@ from attrs import define, field
 
 from pool.errors import ConnectionLost
 from pool.roster import Roster
-from pool.slots import BUSY, Close, Command, Conn, ConnState, Dial, Grant, Lane, Leave, Refuse, Waiter
+from pool.slots import Lane
 from scheduler.admission.gate import Gate, SlotState
 from scheduler.admission.tenant import DEFAULT_TENANT
 from scheduler.capacity.load import Run
 from scheduler.capacity.moves import Move, Moves
 from scheduler.capacity.past import begin_in_the_past
 from scheduler.capacity.scenario import MODEL, Scenario
+from scheduler.capacity.sockets import Sockets
 from scheduler.capacity.talk import Place, Seat, Talk
 from scheduler.capacity.tally import NEW, Outcome, Tally
 from scheduler.errors import AdmissionQueueFull
@@ -55,6 +56,7 @@ class Simulation:
     turns: int  # that count
     roster: Roster = field(init=False)
     gate: Gate = field(init=False)
+    sockets: Sockets = field(init=False)
     moves: Moves = field(init=False)
     estimates: Estimates = field(factory=Estimates, init=False)
     tally: Tally = field(factory=Tally, init=False)
@@ -65,11 +67,9 @@ class Simulation:
     _order: Iterator[int] = field(factory=itertools.count, init=False)
     runs: Iterator[Run] = field(init=False)
     arrivals: random.Random = field(init=False)
-    _tick_at: float = field(default=math.inf, init=False)
     _gate_at: float = field(default=math.inf, init=False)
     _called: int = field(default=0, init=False)
-    # What to do when so many turns have been called
-    _marks: dict[int, Callable[[], None]] = field(factory=dict, init=False)
+    _marks: dict[int, Callable[[], None]] = field(factory=dict, init=False)  # to do at so many turns called
     _served: int = field(default=0, init=False)  # of those that count
     _over: bool = field(default=False, init=False)
     _overloaded: bool = field(default=False, init=False)
@@ -94,6 +94,7 @@ class Simulation:
             budgets=settings.budgets,
             adaptive=settings.adaptive,
         )
+        self.sockets = Sockets(self)
         self.moves = Moves(self, settings.moves)
         load = scenario.load
         self._crowd = max(1000, round(20 * load.offered), 50 * capacity)
@@ -101,7 +102,7 @@ class Simulation:
         skip = round(1.5 * load.alive) + max(self.turns // 4, 200)
         self._marks = {skip: self._open_window, skip + self.turns: self._close_window}
         if scenario.outage:  # when all that is in flight counts
-            self._marks[skip + min(round(2 * load.offered) + 1, self.turns // 4 + 1)] = self._outage
+            self._marks[skip + min(round(2 * load.offered) + 1, self.turns // 4 + 1)] = self.sockets.outage
 
     def run(self) -> Outcome:
         """Simulate until so many turns have been called in the window, and all of them have been served."""
@@ -120,8 +121,6 @@ class Simulation:
     def at(self, when: float, act: Callable[[Any], None], about: Any = None) -> None:
         """Let something happen."""
         heapq.heappush(self._heap, (when, next(self._order), act, about))
-
-    # What happens to a turn.
 
     def _call(self, talk: Talk) -> None:
         """`Conversation.turn`, up to admission."""
@@ -177,9 +176,9 @@ class Simulation:
                 self.at(due, self._gate_tick, due)
 
     def _acquire(self, talk: Talk) -> None:
-        self.apply(self.roster.enqueue(Seat(hold=talk.hold, talk=talk), now=self.now))
+        self.sockets.apply(self.roster.enqueue(Seat(hold=talk.hold, talk=talk), now=self.now))
 
-    def _send(self, seat: Seat) -> None:
+    def send(self, seat: Seat) -> None:
         """A lane is granted: `Attempts._try`, up to the send."""
         talk, lane, now, load = seat.talk, seat.lane, self.now, self.scenario.load
         assert lane is not None
@@ -209,7 +208,7 @@ class Simulation:
             return  # its connection was lost
         del self.flying[lane]
         self.tally.busy.add(-1, now)
-        self.apply(self.roster.release(lane, keep=True, now=now))
+        self.sockets.apply(self.roster.release(lane, keep=True, now=now))
         turn = talk.run[talk.index]
         before, talk.tokens = talk.tokens, talk.tokens + turn.reads + turn.writes
         self.estimates.replay(MODEL).saw(
@@ -236,6 +235,27 @@ class Simulation:
         self._finish(talk)
         self._close(talk)
 
+    def refused(self, talk: Talk) -> None:
+        """There is no lane to be had for it."""
+        assert talk.place is not None
+        self._admit(self.gate.leave(talk.place, now=self.now))
+        self._fail(talk)
+
+    def again(self, talk: Talk) -> None:
+        """Its connection was lost: `Attempts.run`, after a failed try."""
+        now = self.now
+        assert talk.place is not None
+        self._admit(self.gate.leave(talk.place, now=now))
+        lost = ConnectionLost("simulated", sent=True, started=True)
+        action = recover(
+            lost, attempts=talk.tries, free_attempts=1, settings=self.scenario.settings, rng=self.rng
+        )
+        talk.tries += 1
+        if isinstance(action, Again):
+            self.at(now + action.delay, self.ask, talk)
+        else:
+            self._fail(talk)
+
     def _finish(self, talk: Talk) -> None:
         talk.busy = False
         self.tally.in_system.add(-1, self.now)
@@ -246,7 +266,7 @@ class Simulation:
     def _close(self, talk: Talk) -> None:
         now = self.now
         self.moves.give_up(talk)
-        self.apply(self.roster.let_go(talk.hold, now=now))
+        self.sockets.apply(self.roster.let_go(talk.hold, now=now))
         self.tally.note("runs")
         self.tally.alive.add(-1, now)
         if self.scenario.load.concurrency is not None:
@@ -262,113 +282,13 @@ class Simulation:
         counts["written_tokens"] += turn.writes
         counts["cached_tokens" if reason == "hot" else "replayed_tokens"] += before
 
-    # What happens to the pool.
-
-    def apply(self, commands: Iterable[Command]) -> None:
-        """Carry out what the roster says: `Pool._apply`."""
-        for command in commands:
-            if type(command) is Grant:  # nearly all of them, and a match would cost a third more
-                waiter = command.waiter
-                if isinstance(waiter, Seat):
-                    self._send(waiter)
-                elif isinstance(waiter, Move):
-                    self.moves.granted(waiter)
-                continue
-            match command:
-                case Dial(conn):
-                    self.tally.open.add(1, self.now)
-                    dial = self.scenario.load.dial.at(self.rng.random())
-                    self.at(self.now + dial, self._opened, conn)
-                case Leave(hold):
-                    if hold.on_leave is not None:
-                        hold.on_leave()
-                    else:
-                        self.apply(self.roster.let_go(hold, "rotated", now=self.now))
-                case Close(_conn, why):
-                    self.tally.open.add(-1, self.now)
-                    self.tally.note("rotated", why == "rotated")
-                case Refuse(waiter):
-                    self._refused(waiter)
-        roster = self.roster
-        if roster.waiters or len(roster.ledger.shelf) < roster.settings.min_idle:
-            self.watch()
-
-    def _refused(self, waiter: Waiter) -> None:
-        if isinstance(waiter, Seat):
-            talk = waiter.talk
-            assert talk.place is not None
-            self._admit(self.gate.leave(talk.place, now=self.now))
-            self._fail(talk)
-        elif isinstance(waiter, Move):
-            self.moves.failed(waiter)
-
-    def _opened(self, conn: Conn) -> None:
-        if conn.state is ConnState.DIALING:
-            self.tally.note("opened")
-            if self.scenario.load.losses_per_hour:
-                life = self.rng.expovariate(self.scenario.load.losses_per_hour / 3600)
-                self.at(self.now + life, self._lose, conn)
-        self.apply(self.roster.opened(conn, now=self.now))
-        self.watch()
-
-    def _lose(self, conn: Conn) -> None:
-        """A connection is lost, and with it what is in flight on it: `Pool._ended`, then `Attempts.run`."""
-        now = self.now
-        if conn.state in (ConnState.DIALING, ConnState.CLOSED):
-            return
-        hit = [self.flying.pop(lane) for lane in conn.lanes if lane in self.flying and lane.state in BUSY]
-        self.tally.busy.add(-len(hit), now)
-        self.tally.open.add(-1, now)
-        self.tally.note("lost")
-        self.apply(self.roster.lost(conn, now=now))
-        for one in hit:
-            if isinstance(one, Seat):
-                self._again(one.talk)
-            else:
-                self.moves.failed(one)
-        self.watch()
-
-    def _again(self, talk: Talk) -> None:
-        now = self.now
-        assert talk.place is not None
-        self._admit(self.gate.leave(talk.place, now=now))
-        lost = ConnectionLost("simulated", sent=True, started=True)
-        action = recover(
-            lost, attempts=talk.tries, free_attempts=1, settings=self.scenario.settings, rng=self.rng
-        )
-        talk.tries += 1
-        if isinstance(action, Again):
-            self.at(now + action.delay, self.ask, talk)
-        else:
-            self._fail(talk)
-
-    def _outage(self) -> None:
-        sockets = [*self.roster.ledger.open, *self.roster.ledger.leaving]
-        for conn in self.rng.sample(sockets, math.ceil(len(sockets) * self.scenario.outage)):
-            self._lose(conn)
-
-    # Time.
-
-    def watch(self) -> None:
-        """Wake the roster when something of its own comes due: the janitor."""
-        due = max(self.roster.next_due(), self.now)
-        if due < self._tick_at:
-            self._tick_at = due
-            self.at(due, self._tick, due)
-
-    def _tick(self, due: float) -> None:
-        if due == self._tick_at:
-            self._tick_at = math.inf
-            self.apply(self.roster.tick(now=self.now))
-            self.watch()
-
     def _gate_tick(self, due: float) -> None:
         if due == self._gate_at:
             self._gate_at = math.inf
             self._admit(self.gate.tick(now=self.now))
 
     def _beat(self, _about: None) -> None:
-        self.watch()
+        self.sockets.watch()
         closed = self.tally.closed_at
         if closed is not None and self.now - closed > PATIENCE:
             self._give_up()
@@ -379,14 +299,12 @@ class Simulation:
 
     def _open_window(self) -> None:
         self.tally.begin(self.now)
-        self.apply(self.roster.resize(self.scenario.pool, now=self.now))
-        self.watch()
+        self.sockets.apply(self.roster.resize(self.scenario.pool, now=self.now))
+        self.sockets.watch()
 
     def _close_window(self) -> None:
         self.tally.end(self.now)
         self._over = self._served >= self.turns
-
-    # Who comes.
 
     def enter(self, run: Run, when: float, *, index: int = 0, tokens: int = 0) -> None:
         """Let a run call its next turn at some time."""
