@@ -39,7 +39,7 @@ class Conversation:
     def __attrs_post_init__(self) -> None:
         self._at = Standing(self.name, self._shared, self._chain)
         self._at.hold.on_leave = self._leave
-        self._migration = Migration(self.name, self._chain, self._shared.movers, self._moved)
+        self._migration = Migration(at=self._at)
 
     def __repr__(self) -> str:
         return f"<Conversation {self.name!r} turns={len(self.placements)} items={len(self._chain)} tip={self.tip}>"
@@ -85,9 +85,17 @@ class Conversation:
         self._at.hold.lost = past.why
 
     def fork(self, *, name: str | None = None) -> Conversation:
-        """Return a conversation that goes its own way from here; both may run at once."""
+        """Return a conversation that goes its own way from here; both may run at once.
+
+        Here is where the last turn ended that succeeded: a turn that is running, or was cancelled or refused, is no
+        part of it, nor is what has been said to it. To fork what a running turn will say, await it first. Never
+        blocks, and may be called at any time, in `on_event` too.
+        """
         fork = Conversation(name or f"{self.name}/fork", self._shared, self._chain.fork(), self.ticket)
-        fork._at.near, fork._at.hold.lost = self._at.hold, "forked"
+        # Beside the lane that remembers the same response: a fork that has not spoken yet has none of its own.
+        fork._at.near = self._at.near or self._at.hold
+        # Where this one would have to replay, so must the fork.
+        fork._at.hold.lost = self._at.hold.lost or "forked"
         return fork
 
     def close(self) -> None:
@@ -142,7 +150,7 @@ class Conversation:
         listener = on_events or one_by_one(on_event)
         self._turn = Attempts(self._at, self.ticket, new, request, listener, rewritten, at_once)
         try:
-            await self._migration.make_way(needed=self._at.hold.lane is None)
+            await self._migration.make_way()
             with self._shared.admission.within(self.ticket):
                 return await self._turn.run()
         finally:
@@ -214,22 +222,9 @@ class Conversation:
         return done
 
     def _leave(self) -> None:
-        """The lane is about to go, or has gone with its connection: find another while nobody waits for it."""
-        at = self._at
-        if self._busy or at.request is None:
-            return  # asked again when the turn is over
-        if at.calls and not self.store and self._chain.asked:
-            fields = self._shared.fields(at.request, store=False)
-            self._migration.begin(fields, at.request.model, self.ticket)
-        else:
-            self._shared.pool.let_go(at.hold, why="rotated")
-
-    def _moved(self, hold: Hold) -> None:
-        """Another lane remembers the conversation now."""
-        old, self._at.hold = self._at.hold, hold
-        hold.worth, hold.gap = old.worth, old.gap
-        hold.on_leave, old.on_leave = old.on_leave, None
-        self._shared.pool.let_go(old, why="moved")
+        """The lane is about to go, or has gone with its connection."""
+        if not self._busy:  # asked again when the turn is over
+            self._migration.begin(self.ticket)
 
 
 def one_by_one(on_event: OnEvent | None) -> OnEvents | None:
