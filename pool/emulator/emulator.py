@@ -11,6 +11,7 @@ from functools import partial
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from pool.emulator.faults import Fault, Kind
 from pool.emulator.http import EmulatorHttp, authorized, route
@@ -64,6 +65,7 @@ class Emulator:
             ConnectionClosed,
             HandshakeError,
             LineEnded,
+            LocalProtocolError,  # wsproto's answer to the pong that the library sends while our close is under way
         ):
             pass  # the other side is gone, which ends a connection like any other end
         finally:

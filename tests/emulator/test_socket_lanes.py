@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 from trio_websocket import ConnectionClosed
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Ping, Request
 
 from pool.emulator import Emulator, EmulatorSettings, Latency
 from pool.settings import Lanes
@@ -125,6 +127,22 @@ async def test_age_cuts_a_response_short(autojump_clock: MockClock) -> None:
         with pytest.raises(ConnectionClosed):
             await client.receive()
     assert autojump_clock.current_time() == pytest.approx(30)
+
+
+async def test_a_ping_while_it_closes_is_harmless(autojump_clock: MockClock) -> None:
+    """The client has not seen the close yet; the library would answer the ping, and may not any more."""
+    emulator = Emulator(EmulatorSettings(max_age=30))
+    near, far = memory_stream_pair()
+    client = WSConnection(ConnectionType.CLIENT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(emulator.handle, far)
+        await near.send_all(client.send(Request(host="localhost", target="/v1/responses")))
+        client.receive_data(bytes(await near.receive_some()))
+        assert isinstance(next(client.events()), AcceptConnection)
+        await trio.sleep(30.5)
+        assert emulator.stats.limit_closes == 1
+        await near.send_all(client.send(Ping()))
+    assert trio.current_time() < 35
 
 
 async def test_a_message_over_the_cap_closes_with_1009(autojump_clock: MockClock) -> None:
