@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,9 @@ from scheduler import Agent, tool
 MAX_BYTES = 512 * 1024  # bigger files are data, not something to read
 MAX_LINES = 200
 MAX_HITS = 40
+# However big the folder is, a call reads no more of it, and tells the model no more, than this.
+MAX_LISTED = 200  # files
+MAX_SEARCHED = 2000  # files
 SKIPPED = {"__pycache__", "node_modules", "build", "dist"}
 
 
@@ -35,12 +40,30 @@ def root() -> Path:
 def inside(name: str) -> Path:
     """Return the path of `name`, which must be in the folder and not hidden."""
     top = root()
-    path = (top / name.strip().lstrip("/")).resolve()
-    if not path.is_relative_to(top):
-        raise NotReadable(f"{name!r} is outside the folder; paths are relative to its top")
-    if any(hidden(part) for part in path.relative_to(top).parts):
-        raise NotReadable(f"{name!r} is hidden from you")
+    path = real(top / name.strip().lstrip("/"))
+    if objection := objection_to(path, top):
+        raise NotReadable(f"{name!r} is {objection}")
     return path
+
+
+def folder_inside(name: str) -> Path:
+    """Return the path of `name`, which must be a folder."""
+    path = inside(name)
+    if not path.is_dir():
+        raise NotReadable(f"there is no folder {name!r}; the top is '.'")
+    return path
+
+
+def real(path: Path) -> Path:
+    """Return where a path leads through all links; unlike `Path.resolve`, also when they go round in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def objection_to(path: Path, top: Path) -> str | None:
+    """Say why the agent may not see a path, which is a real one; None: it may."""
+    if not path.is_relative_to(top):
+        return "outside the folder; paths are relative to its top"
+    return "hidden from you" if any(map(hidden, path.relative_to(top).parts)) else None
 
 
 def hidden(part: str) -> bool:
@@ -49,43 +72,46 @@ def hidden(part: str) -> bool:
     return part.startswith(".") or part in SKIPPED or part.endswith("results.jsonl")
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the readable files below `folder`, in order."""
-    top = root()
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not hidden(name))
-        for name in sorted(names):
-            path = Path(place, name)
-            # A link may lead outside or nowhere, and other programs remove files while we look. Folders that are
-            # links are not walked into, so only a file that is one needs a second look.
-            outside = path.is_symlink() and not path.resolve().is_relative_to(top)
-            if not hidden(name) and not outside and path.is_file():
-                yield path
+def files_below(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the readable files below `folder` and their sizes, the nearest first. Who has enough stops asking."""
+    top, folders = root(), deque([folder])
+    while folders:
+        try:
+            with os.scandir(folders.popleft()) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:  # other programs remove folders while we look, or do not let us in
+            continue
+        for entry in entries:
+            if hidden(entry.name):
+                continue
+            path = Path(entry.path)
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                elif entry.is_file() and not (entry.is_symlink() and objection_to(real(path), top)):
+                    yield path, entry.stat().st_size
+            except OSError:  # gone meanwhile, or a link in a circle
+                continue
 
 
 def text_of(path: Path) -> str:
     """Return the text of a file that is small enough and not binary."""
-    if path.stat().st_size > MAX_BYTES:
-        raise NotReadable(f"{shown(path)} has {path.stat().st_size:,} bytes; the limit is {MAX_BYTES:,}")
-    data = path.read_bytes()
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise NotReadable(f"{path.name} has {size:,} bytes; the limit is {MAX_BYTES:,}")
+    # What has no size is empty, or no real file: some of those below /proc are never read to their end.
+    data = path.read_bytes() if size else b""
     if b"\0" in data[:4096]:
-        raise NotReadable(f"{shown(path)} is binary")
+        raise NotReadable(f"{path.name} is binary")
     return data.decode("utf-8", errors="replace")
-
-
-def shown(path: Path) -> str:
-    """Return a path as the model knows it."""
-    return path.relative_to(root()).as_posix()
 
 
 @tool
 def list_files(folder: Annotated[str, "a folder, relative to the top"] = ".") -> list[str]:
-    """List the files below a folder, with their sizes in bytes."""
-    path = inside(folder)
-    if not path.is_dir():
-        raise NotReadable(f"there is no folder {folder!r}; the top is '.'")
-    top = root()
-    return [f"{file.relative_to(top).as_posix()} {file.stat().st_size}" for file in files_below(path)]
+    """List the files below a folder, the nearest first, with their sizes in bytes."""
+    top, below = root(), files_below(folder_inside(folder))
+    listed = [f"{path.relative_to(top).as_posix()} {size}" for path, size in islice(below, MAX_LISTED)]
+    return [*listed, "(there are more; list one of the folders)"] if next(below, None) else listed
 
 
 @tool
@@ -97,9 +123,9 @@ def read_file(
     """Read lines of a text file. Each comes with its number."""
     file = inside(path)
     if not file.is_file():
-        near = difflib.get_close_matches(
-            path, [shown(other) for other in files_below(root())], n=3, cutoff=0.4
-        )
+        top = root()
+        names = [other.relative_to(top).as_posix() for other, _ in islice(files_below(top), MAX_SEARCHED)]
+        near = difflib.get_close_matches(path, names, n=3, cutoff=0.4)
         hint = f"; do you mean {' or '.join(near)}?" if near else "; see list_files"
         raise NotReadable(f"there is no file {path!r}{hint}")
     every = text_of(file).splitlines()
@@ -118,20 +144,23 @@ def search_files(
     """Search the files below a folder for a text. Each hit is `path:line: the line`."""
     if not text.strip():
         raise NotReadable("say what to look for")
+    wanted, top, below = text.lower(), root(), files_below(folder_inside(folder))
     hits: list[str] = []
-    wanted = text.lower()
-    for file in files_below(inside(folder)):
+    for path, _ in islice(below, MAX_SEARCHED):
         try:
-            content = text_of(file)
+            content = text_of(path)
         except (NotReadable, OSError):
             continue
         if wanted not in content.lower():
             continue
+        name = path.relative_to(top).as_posix()
         for number, line in enumerate(content.splitlines(), 1):
             if wanted in line.lower():
-                hits.append(f"{shown(file)}:{number}: {line.strip()[:160]}")
+                hits.append(f"{name}:{number}: {line.strip()[:160]}")
                 if len(hits) == MAX_HITS:
                     return [*hits, "(there are more; search a smaller folder, or for more of the line)"]
+    if next(below, None):
+        hits.append(f"(only the nearest {MAX_SEARCHED:,} files were searched; name a folder for others)")
     return hits or [f"no line has {text!r}"]
 
 

@@ -34,6 +34,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (folder / "demo-results.jsonl").write_text("hello")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
     (folder / "dangling.txt").symlink_to(tmp_path / "nothing")
+    (folder / "circle.txt").symlink_to(folder / "circle.txt")
+    (folder / "key.txt").symlink_to(folder / ".env")
     monkeypatch.setenv("FILES_ROOT", str(folder))
     return files
 
@@ -67,6 +69,8 @@ def test_it_reads_lines(files: ModuleType) -> None:
         ("../secret.txt", "outside the folder"),
         ("docs/../../secret.txt", "outside the folder"),
         ("link.txt", "outside the folder"),
+        ("circle.txt", "there is no file"),
+        ("key.txt", "hidden"),
         (".env", "hidden"),
         (".git/config", "hidden"),
         ("pkg/__pycache__/x.pyc", "hidden"),
@@ -87,8 +91,42 @@ def test_it_searches(files: ModuleType) -> None:
     assert files.search_files("the secret") == ["no line has 'the secret'"]
     assert len(files.search_files("line")) == files.MAX_HITS + 1
     assert files.search_files("line", folder="docs") == ["no line has 'line'"]
+    with pytest.raises(files.NotReadable, match="there is no folder 'nowhere'"):
+        files.search_files("line", folder="nowhere")
     with pytest.raises(files.NotReadable, match="say what to look for"):
         files.search_files(" ")
+
+
+def test_a_folder_of_any_size_costs_and_tells_only_so_much(
+    files: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_LISTED", 4)
+    monkeypatch.setattr(files, "MAX_SEARCHED", 4)
+    assert files.list_files()[3:] == ["docs/b.md 12", "(there are more; list one of the folders)"]
+    assert files.list_files("pkg") == ["pkg/__init__.py 0"]
+    assert files.search_files("hello") == [
+        "docs/b.md:1: Hello World",
+        "(only the nearest 4 files were searched; name a folder for others)",
+    ]
+    assert files.search_files("hello", folder="docs") == ["docs/b.md:1: Hello World"]
+
+
+def test_the_nearest_files_come_first(files: ModuleType) -> None:
+    folder = files.root()
+    (folder / "a" / "deep").mkdir(parents=True)
+    (folder / "a" / "deep" / "one.txt").write_text("needle")
+    (folder / "z.txt").write_text("needle")
+    assert files.search_files("needle") == ["z.txt:1: needle", "a/deep/one.txt:1: needle"]
+
+
+def test_what_goes_while_it_is_looked_at_is_not_there(files: ModuleType) -> None:
+    below = files.files_below(files.root())
+    first, _ = next(below)
+    for path in (files.root() / "docs").iterdir():
+        path.unlink()
+    (files.root() / "docs").rmdir()
+    assert first.name == "a.txt"
+    assert [path.name for path, _ in below] == ["big.txt", "data.bin", "__init__.py"]
 
 
 def test_the_tasks_are_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
