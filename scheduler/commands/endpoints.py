@@ -1,14 +1,15 @@
-"""The options that say which service to talk to, and the endpoint they make."""
+"""The options that say which service to talk to, the endpoint they make, and what an emulator of ours is told."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
-from attrs import frozen
+from attrs import fields, frozen
 
 if TYPE_CHECKING:  # `--help` answers without the pool
     from pool.auth import Auth
@@ -41,13 +42,15 @@ OPTIONS = (
         help="Responses on one connection at a time.  [default: what the endpoint can; single with --url]",
     ),
 )
-
-
-def endpoint_options(function: F) -> F:
-    """Add the options to a command."""
-    for option in reversed(OPTIONS):
-        function = option(function)
-    return function
+EMULATOR_OPTIONS = (
+    click.option(
+        "--emulator-script", metavar="TEXT", help="For the emulator we start, e.g. 'calls=6 parallel=2'."
+    ),
+    click.option(
+        "--emulator-latency", metavar="TEXT", help="Likewise: none, typical, or e.g. base=0.3,output=0.01."
+    ),
+    click.option("--emulator-seed", type=int, metavar="N", help="Likewise."),
+)
 
 
 @frozen(kw_only=True)
@@ -119,3 +122,38 @@ class EndpointChoice:
         from pool.auth import KeyFromEnv
 
         return KeyFromEnv(KEY_VARIABLE) if KEY_VARIABLE in os.environ and not self.embedded else None
+
+
+def endpoint_options(function: F) -> F:
+    """Add the options to a command, which is given one `choice=EndpointChoice(...)` for them all."""
+    names = [attribute.name for attribute in fields(EndpointChoice)]
+
+    @functools.wraps(function)
+    def with_choice(*args: Any, **options: Any) -> Any:
+        choice = EndpointChoice(**{name: options.pop(name) for name in names})
+        return function(*args, choice=choice, **options)
+
+    return _added(OPTIONS, with_choice)
+
+
+def emulator_options(function: F) -> F:
+    """Add the options below `endpoint_options` to a command, which is given `emulator`: those that were set."""
+    names = ("script", "latency", "seed")
+
+    @functools.wraps(function)
+    def with_script(*args: Any, choice: EndpointChoice, **options: Any) -> Any:
+        every = {name: options.pop(f"emulator_{name}") for name in names}
+        given = {name: value for name, value in every.items() if value is not None}
+        if given and not choice.embedded:
+            raise click.UsageError(
+                f"--emulator-{next(iter(given))} is for the emulator that `--endpoint emulator` without --url starts."
+            )
+        return function(*args, choice=choice, emulator=given, **options)
+
+    return _added(EMULATOR_OPTIONS, with_script)
+
+
+def _added(options: Iterable[Callable[[Any], Any]], command: Any) -> Any:
+    for option in reversed(tuple(options)):
+        command = option(command)
+    return command

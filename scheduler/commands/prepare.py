@@ -34,9 +34,9 @@ INTERRUPTED = 128
 
 
 def execute(
+    *,
     choice: EndpointChoice,
     emulator: dict[str, Any],
-    *,
     tasks: str,
     agent_spec: str,
     model: str | None,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from scheduler.commands.endpoints import EndpointChoice, endpoint_options
+from scheduler.commands.endpoints import emulator_options, endpoint_options
 from scheduler.commands.seconds import Seconds
 from scheduler.telemetry.options import telemetry_options
 
@@ -89,13 +89,7 @@ WARMLINE_RUN_CONNECTIONS=16 in the environment.
     metavar="S",
     help="Seconds that running tasks get to finish after Ctrl-C.",
 )
-@click.option(
-    "--emulator-script", metavar="TEXT", help="For the emulator we start, e.g. 'calls=6 parallel=2'."
-)
-@click.option(
-    "--emulator-latency", metavar="TEXT", help="Likewise: none, typical, or e.g. base=0.3,output=0.01."
-)
-@click.option("--emulator-seed", type=int, metavar="N", help="Likewise.")
+@emulator_options
 @telemetry_options
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
@@ -103,17 +97,8 @@ def run(context: click.Context, /, **options: Any) -> None:
     """See HELP."""
     state = context.find_root().ensure_object(dict)
     state["debug"] = options["debug"] = options["debug"] or state.get("debug", False)
-    choice = EndpointChoice(
-        **{name: options.pop(name) for name in ("endpoint", "url", "resource", "key_file", "lanes")}
-    )
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume and --overwrite exclude each other.")
-    script = {name: options.pop(f"emulator_{name}") for name in ("script", "latency", "seed")}
-    script = {name: value for name, value in script.items() if value is not None}
-    if script and not choice.embedded:
-        raise click.UsageError(
-            f"--emulator-{next(iter(script))} is for the emulator that `--endpoint emulator` without --url starts."
-        )
     from scheduler.commands.prepare import execute  # trio, msgspec and all: not for --help
 
-    context.exit(execute(choice, script, **options))
+    context.exit(execute(**options))

@@ -110,13 +110,12 @@ The first Ctrl-C (or SIGTERM) lets turns end within --grace, the second cuts the
 )
 @configured
 @click.pass_context
-def serve(context: click.Context, /, *, telemetry: TelemetryChoice, **options: Any) -> None:
+def serve(
+    context: click.Context, /, *, choice: EndpointChoice, telemetry: TelemetryChoice, **options: Any
+) -> None:
     """See HELP."""
     state = context.find_root().ensure_object(dict)
     state["debug"] = options["debug"] = options["debug"] or state.get("debug", False)
-    choice = EndpointChoice(
-        **{name: options.pop(name) for name in ("endpoint", "url", "resource", "key_file", "lanes")}
-    )
     from scheduler.commands.operating import Operating  # trio, msgspec and all: not for --help
     from scheduler.commands.serving import execute
 

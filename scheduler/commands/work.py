@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from scheduler.commands.endpoints import EndpointChoice, endpoint_options
+from scheduler.commands.endpoints import emulator_options, endpoint_options
 from scheduler.commands.queues import Size, debug_option, note_debug, queue_option
 from scheduler.commands.seconds import Seconds
 from scheduler.telemetry.options import AddressType, telemetry_options
@@ -130,28 +130,13 @@ also be set as, for instance, WARMLINE_WORK_CONCURRENCY=16.
     metavar="[HOST:]PORT",
     help="Serve /healthz, and /queue and /metrics of the queue.",
 )
-@click.option(
-    "--emulator-script", metavar="TEXT", help="For the emulator we start, e.g. 'calls=6 parallel=2'."
-)
-@click.option(
-    "--emulator-latency", metavar="TEXT", help="Likewise: none, typical, or e.g. base=0.3,output=0.01."
-)
-@click.option("--emulator-seed", type=int, metavar="N", help="Likewise.")
+@emulator_options
 @telemetry_options
 @debug_option
 @click.pass_context
 def work(context: click.Context, /, **options: Any) -> None:
     """See HELP."""
     note_debug(context, options.pop("debug"))
-    choice = EndpointChoice(
-        **{name: options.pop(name) for name in ("endpoint", "url", "resource", "key_file", "lanes")}
-    )
-    script = {name: options.pop(f"emulator_{name}") for name in ("script", "latency", "seed")}
-    script = {name: value for name, value in script.items() if value is not None}
-    if script and not choice.embedded:
-        raise click.UsageError(
-            f"--emulator-{next(iter(script))} is for the emulator that `--endpoint emulator` without --url starts."
-        )
     from scheduler.worker.prepare import execute  # trio, msgspec and all: not for --help
 
-    context.exit(execute(choice, script, sys.argv[1:], debug=context.find_root().obj["debug"], **options))
+    context.exit(execute(sys.argv[1:], debug=context.find_root().obj["debug"], **options))

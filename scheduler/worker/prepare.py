@@ -28,10 +28,10 @@ from scheduler.worker.supervisor import Supervisor, child_number
 
 
 def execute(
-    choice: EndpointChoice,
-    emulator: dict[str, Any],
     arguments: Sequence[str],
     *,
+    choice: EndpointChoice,
+    emulator: dict[str, Any],
     debug: bool,
     queue: str,
     agent_specs: Sequence[str],
