@@ -52,6 +52,8 @@ from pool.slots import (
 
 # At most these shares of a connection's life go to the reserve and the jitter, so that short caps leave a life.
 RESERVE_SHARE, JITTER_SHARE = 0.25, 0.1
+# Why a connection is closed so that there be one less, or one for others: nobody is to look for another lane
+UNWANTED = frozenset({"closed", "idle", "model", "resized"})
 
 
 @define(eq=False, kw_only=True)
@@ -402,7 +404,9 @@ class Roster:
             self._why[conn] = why
             self.ledger.set_conn(conn, ConnState.DRAINING, now=now)
             for lane in conn.lanes:
-                if lane.state is LaneState.HELD:
+                if lane.state is LaneState.HELD and lane.hold is not None:
+                    if why not in UNWANTED:
+                        commands.append(Leave(lane.hold))
                     self.ledger.vacate(lane, why, now=now)
         if conn.state is not ConnState.CLOSED and not conn.busy:
             why = self._why.pop(conn, why)

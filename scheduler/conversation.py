@@ -9,7 +9,6 @@ import trio
 from attrs import define, field
 
 from pool.errors import SettingsError
-from pool.slots import Hold
 from pool.tap import Tap
 from pool.wire.events import Encoded, ServerEvent
 from scheduler.admission.ticket import Ticket

@@ -32,8 +32,9 @@ class SchedulerSettings:
     interrupted: Literal["restart", "fail"] = field(default="restart", validator=in_(("restart", "fail")))
     # Before the second try; doubles (openai-python: 0.5)
     backoff: float = field(default=0.5, validator=above(0))
-    # Conversations that leave a rotating connection at a time
-    moves: int = field(default=4, validator=whole(1))
+    # Conversations that leave a rotating connection at a time. None: one for each eight turns that the pool has lanes
+    # for, four at least
+    moves: int | None = field(default=None, validator=optional(whole(1)))
     backoff_max: float = field(default=30.0, validator=above(0))
     # A longer wait asked for is a failure
     retry_after_max: float = field(default=300.0, validator=at_least(0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import trio
 from attrs import define, field
 
 from pool.http import HttpClient
@@ -13,7 +12,7 @@ from pool.wire.events import Encoded
 from scheduler.admission.shell import Admission
 from scheduler.budget import ReplayBudget
 from scheduler.estimate import Estimates
-from scheduler.migration import Movers
+from scheduler.movers import Movers
 from scheduler.request import fields_of
 from scheduler.settings import SchedulerSettings
 from scheduler.stats import TurnRecorder
@@ -43,8 +42,7 @@ class Shared:
         self.budget = ReplayBudget(self.settings.replay_budget)
         self.recorder = TurnRecorder(self.budget)
         self.ways = Ways(self.pool, self.http, self.settings.transport, self.estimates)
-        limiter = trio.CapacityLimiter(self.settings.moves)
-        self.movers = Movers(self.pool, self.admission, limiter, self.recorder.migration)
+        self.movers = Movers(self.pool, self.admission, self.settings.moves, self.recorder.migration)
 
     def fields(self, request: TurnRequest, *, store: bool) -> Encoded:
         """Return what every create of this request says."""

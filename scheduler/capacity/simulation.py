@@ -140,7 +140,7 @@ class Simulation:
             if talk.gap is None:
                 talk.gap = Average(away)
             talk.gap.add(away)
-        if talk.move is None or self.moves.make_way(talk):
+        if self.moves.make_way(talk):
             self.ask(talk)
 
     def ask(self, talk: Talk) -> None:
@@ -225,7 +225,7 @@ class Simulation:
         if talk.index == len(talk.run):
             self._close(talk)
             return
-        if talk.hold.leaving:
+        if talk.hold.leaving or talk.hold.lost == "rotated":
             self.moves.begin(talk)
         self.at(now + turn.gap, self._call, talk)
 

@@ -12,7 +12,7 @@ from scheduler.capacity.load import Run
 from scheduler.estimate import Average
 
 if TYPE_CHECKING:
-    from scheduler.capacity.moves import Move, Moves
+    from scheduler.capacity.moves import Leaver, Move, Moves
 
 
 @define(eq=False)
@@ -34,10 +34,12 @@ class Talk:
     counted: bool = field(default=False, init=False)  # called within the window
     place: Place | None = field(default=None, init=False)
     move: Move | None = field(default=None, init=False)  # that is under way
+    leaver: Leaver = field(init=False)
     stuck: bool = field(default=False, init=False)  # the turn waits for it
 
     def __attrs_post_init__(self) -> None:
         self.hold.on_leave = self.on_leave
+        self.leaver = self.moves.leaver(self)
 
     def on_leave(self) -> None:
         """The lane is about to go, or has gone. In the middle of a turn that is seen to when it is over."""

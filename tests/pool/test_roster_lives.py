@@ -191,6 +191,17 @@ def test_who_does_not_move_loses_its_lane_at_the_deadline() -> None:
     assert ada.leaving
     desk_.pass_time(4.0)
     assert (ada.lane, ada.lost, desk_.closed) == (None, "rotated", [(old, "rotated")])
+    assert desk_.left == [ada, ada], "told again, so that another lane may remember it before it is back"
+
+
+def test_nobody_looks_for_another_lane_where_the_pool_wants_fewer_connections() -> None:
+    desk_ = desk(max_connections=1, min_idle=0, idle_timeout=60.0)
+    desk_.stay = True
+    desk_.grow()
+    desk_.converse(Hold("ada"))
+    desk_.pass_time(61.0)
+    assert [why for _, why in desk_.closed] == ["idle"]
+    assert desk_.left == []
 
 
 def test_a_polite_waiter_takes_no_lane_that_another_is_hot_on() -> None:

@@ -82,21 +82,60 @@ async def test_no_turn_after_a_move_is_slower_than_any_other(autojump_clock: Moc
         w.assert_quiet()
 
 
+SLOW_READER = EmulatorSettings(lanes=Lanes.single(), latency=Latency(base=0.5, input=0.02), max_age=300.0)
+
+
 async def test_a_turn_gives_up_a_move_that_it_can_do_without(autojump_clock: MockClock) -> None:
-    server = EmulatorSettings(lanes=Lanes.single(), latency=Latency(base=0.5, input=0.02), max_age=300.0)
-    async with world(server=server, settings=UNFORGIVING, pool=PoolSettings(max_connections=1)) as w:
-        conversation, request = w.scheduler.conversation(), asking("calls=3 deltas=1")
+    async with world(server=SLOW_READER, settings=UNFORGIVING, pool=PoolSettings(max_connections=1)) as w:
+        conversation, request = w.scheduler.conversation(), asking("calls=4 deltas=1")
         turn = await take(conversation, "word " * 400, request)
+        await trio.sleep(30.0)
+        turn = await take(conversation, outputs(turn), request)
         w.pool.rotate()
-        await trio.sleep(1.0)  # the successor is open, and reading the transcript takes ten
+        await trio.sleep(1.0)  # not thirty again; the successor is open, and reading the transcript takes ten
         turn = await take(conversation, outputs(turn), request)
         assert (turn.placement.reason, turn.placement.waited) == ("hot", 0.0)
-        assert w.scheduler.stats().moves["given_up"] == 1
+        assert w.scheduler.stats().moves == {"made": 0, "given_up": 1, "failed": 0}
         await trio.sleep(60.0)
         assert w.scheduler.stats().moves["made"] == 1
         turn = await take(conversation, outputs(turn), request)
         assert turn.placement.reason == "hot"
         assert turn.placement.connection != "c1"
+
+
+async def test_no_move_begins_that_the_next_turn_would_overtake(autojump_clock: MockClock) -> None:
+    """Ten seconds to read the transcript, tools of three: not one token is read in vain."""
+    async with world(server=SLOW_READER, settings=UNFORGIVING, pool=PoolSettings(max_connections=1)) as w:
+        conversation, request = w.scheduler.conversation(), asking("calls=12 deltas=1")
+        turn = await take(conversation, "word " * 400, request)
+        for number in range(10):
+            await trio.sleep(3.0)
+            if number == 7:
+                w.pool.rotate()
+            turn = await take(conversation, outputs(turn), request)
+            assert turn.placement.reason == "hot"
+        assert w.scheduler.stats().moves == {"made": 0, "given_up": 0, "failed": 0}
+        await trio.sleep(60.0)  # for once, the tools take long
+        assert w.scheduler.stats().moves == {"made": 1, "given_up": 0, "failed": 0}
+        turn = await take(conversation, outputs(turn), request)
+        assert turn.placement.reason == "hot"
+        assert turn.placement.connection != "c1"
+
+
+async def test_who_never_has_the_time_gets_a_head_start_when_its_lane_goes(autojump_clock: MockClock) -> None:
+    async with world(server=SLOW_READER, settings=UNFORGIVING, pool=PoolSettings(max_connections=1)) as w:
+        conversation, request = w.scheduler.conversation(), asking("calls=30 deltas=1 output_tokens=1")
+        turn = await take(conversation, "word " * 400, request)
+        seen = []
+        for number in range(20):
+            await trio.sleep(3.0)
+            if number == 5:
+                w.pool.rotate()  # and the lane is there for another fifteen seconds
+            turn = await take(conversation, outputs(turn), request)
+            seen.append((turn.placement.reason, turn.placement.connection))
+        assert {reason for reason, _ in seen} == {"hot"}
+        assert len({connection for _, connection in seen}) == 2
+        assert w.scheduler.stats().moves == {"made": 1, "given_up": 0, "failed": 0}
 
 
 async def test_a_loss_while_tools_run_is_made_good_before_the_next_turn(autojump_clock: MockClock) -> None:
