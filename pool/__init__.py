@@ -23,7 +23,7 @@ from pool.pool import Pool, open_pool
 from pool.prospects import Prospects
 from pool.settings import Endpoint, Lanes, PoolSettings
 from pool.slots import Hold
-from pool.stats import Distribution, LeaseInfo, PoolStats, Summary
+from pool.stats import Distribution, HttpStats, LeaseInfo, PoolStats, Summary
 
 __all__ = [
     "Auth",
@@ -35,6 +35,7 @@ __all__ = [
     "FrameTooLarge",
     "Hold",
     "HttpClient",
+    "HttpStats",
     "KeyFromCallable",
     "KeyFromEnv",
     "KeyFromFile",

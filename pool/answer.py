@@ -26,6 +26,7 @@ class Answer:
     headers: dict[str, str] = field(factory=dict, init=False, repr=False)  # by lower-case name
     fields: list[tuple[bytes, bytes]] = field(factory=list, init=False, repr=False)  # the same as they came
     sent: bool = field(default=False, init=False)  # the request has left, whole
+    broken: bool = field(default=False, init=False)  # it ended too soon, or made no sense
     _body: AsyncGenerator[bytes] | None = field(default=None, init=False, repr=False)
 
     async def trace(self, name: str, _info: dict[str, Any]) -> None:
@@ -40,8 +41,14 @@ class Answer:
 
     def lost(self, error: Exception | None, *, started: bool = False) -> ConnectionLost:
         """Return the error for a connection that broke, or (None) gave nothing for too long."""
+        self.broken = True
         what = f"nothing came for {self.timeout:g} s" if error is None else str(error) or type(error).__name__
         return ConnectionLost(f"the HTTP connection was lost ({what})", sent=self.sent, started=started)
+
+    def nonsense(self, what: str) -> RemoteProtocolError:
+        """Return the error for an answer that is none."""
+        self.broken = True
+        return RemoteProtocolError(what)
 
     async def chunk(self, *, started: bool = False) -> bytes:
         """Wait for more of the body; empty at its end. Raises `ConnectionLost`."""
@@ -60,7 +67,7 @@ class Answer:
         while part := await self.chunk():
             size += len(part)
             if size > ANSWER_LIMIT:
-                raise RemoteProtocolError(f"an answer of over {ANSWER_LIMIT} bytes")
+                raise self.nonsense(f"an answer of over {ANSWER_LIMIT} bytes")
             parts.append(part)
         return b"".join(parts)
 

@@ -51,6 +51,11 @@ class DialFailed(PoolError):
         self.status, self.retry_after, self.hopeless = status, retry_after, hopeless
         super().__init__(message)
 
+    @property
+    def cause(self) -> str:
+        """Why, in a few words, as statistics count it."""
+        return "no answer" if self.status is None else f"HTTP {self.status}"
+
 
 class ConnectionLost(PoolError):
     """The connection ended while a turn was on it.

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpcore2
@@ -27,19 +26,17 @@ import trio
 from attrs import define, field
 
 from pool.answer import LOST, Answer, refusal
-from pool.errors import ConnectionLost, DialFailed, LocalProtocolError, RemoteProtocolError, SettingsError
-from pool.exchange import ACTED
+from pool.errors import DialFailed, LocalProtocolError, SettingsError
+from pool.http_exchange import NAME, HttpExchange
 from pool.network import Network
 from pool.settings import Endpoint, PoolSettings
-from pool.sse import EventReader
+from pool.stats.recorder import HttpRecorder
+from pool.stats.snapshot import HttpStats
 from pool.tap import Tap, hide
 from pool.transport import Transport
-from pool.wire.codec import encode_http_body, event_of_peek, parse, read, to_json
-from pool.wire.cycle import Cycle, Finished
-from pool.wire.events import STARTED, ResponseCreate, ServerEvent
-from pool.wire.peek import Peek
+from pool.wire.codec import encode_http_body
+from pool.wire.events import ResponseCreate
 
-NAME = "http"  # what logs and placements call the connection and the lane
 TAIL = 0.1  # s, for the end of the stream after the terminal event: then the connection can be used again
 
 
@@ -79,6 +76,8 @@ class HttpClient:
     _base: str
     _host: bytes
     _connections: httpcore2.AsyncConnectionPool = field(repr=False)
+    recorder: HttpRecorder = field(repr=False)
+    _under_way: set[Answer] = field(repr=False)  # to requests that are not over
     tap: Tap | None = field(repr=False)  # somebody who watches
     serial: Iterator[int] = field(repr=False)  # of the turns that are watched
 
@@ -90,6 +89,7 @@ class HttpClient:
         transport: Callable[[], Awaitable[trio.abc.Stream]] | None,
     ) -> None:
         self.endpoint, self.settings = endpoint, settings
+        self.recorder, self._under_way = HttpRecorder(), set()
         self.tap, self.serial = None, itertools.count(1)
         parts = urlsplit(endpoint.http_url or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -104,7 +104,16 @@ class HttpClient:
                 transport or Transport(origin, settings.ca_file, settings.use_proxy),
                 origin,
                 settings.dial_timeout,
+                self.recorder,
             ),
+        )
+
+    def stats(self) -> HttpStats:
+        """Return a frozen snapshot of what went this way, turns and everything else."""
+        # What is being opened is on httpcore's list, too.
+        alive = [one for one in self._connections.connections if one.is_connected()]
+        return self.recorder.snapshot(
+            connections=len(alive), idle=sum(one.is_idle() for one in alive), in_flight=len(self._under_way)
         )
 
     async def aclose(self) -> None:
@@ -116,8 +125,11 @@ class HttpClient:
         """Give the right to one turn; what is left of it at the end of the block is cut off."""
         async with contextlib.AsyncExitStack() as stack:
             line = Line(self, stack, holder)
-            yield line
-            await line.finish()
+            try:
+                yield line
+                await line.finish()
+            finally:
+                line.count(self.recorder)
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         """POST JSON, and return the status, body and headers (named in lower case) of the answer.
@@ -126,38 +138,51 @@ class HttpClient:
             DialFailed: no connection could be opened.
             ConnectionLost: no whole answer came back.
         """
+        answer = self.answer()
         async with contextlib.AsyncExitStack() as stack:
-            answer = await self.begin(stack, path, body, accept="application/json")
+            await self.begin(stack, answer, path, body, accept="application/json")
             return answer.status, await answer.whole(), answer.headers
 
-    async def begin(self, stack: contextlib.AsyncExitStack, path: str, body: bytes, *, accept: str) -> Answer:
+    def answer(self) -> Answer:
+        """Return what will be told of one request, and hold what comes back."""
+        return Answer(self.settings.stall_timeout)
+
+    async def begin(
+        self, stack: contextlib.AsyncExitStack, answer: Answer, path: str, body: bytes, *, accept: str
+    ) -> None:
         """POST JSON and return when the head of the answer is there; `stack` closes the rest. Raises like `post`."""
-        answer = Answer(self.settings.stall_timeout)
         headers = await self._headers(accept)
         try:
             with trio.move_on_after(self.settings.stall_timeout):
                 response = await stack.enter_async_context(self.request("POST", path, headers, body, answer))
                 body_of = await stack.enter_async_context(contextlib.aclosing(response.aiter_stream()))
                 answer.begun(response.status, response.headers, body_of)
-                return answer
+                return
         except LOST as error:
             raise answer.lost(error) from None
         raise answer.lost(None)
 
-    def request(
+    @contextlib.asynccontextmanager
+    async def request(
         self,
         method: str,
         path: str,
         headers: list[tuple[bytes, bytes]],
         body: bytes | AsyncIterator[bytes] | None,
         answer: Answer,
-    ) -> contextlib.AbstractAsyncContextManager[httpcore2.Response]:
+    ) -> AsyncIterator[httpcore2.Response]:
         """Send a request of any kind; `answer` is told how far it has come. Raises what httpcore does."""
         target = httpcore2.URL(scheme=b"http", host=self._host, target=(self._base + path).encode())
         extensions = {"trace": answer.trace, "timeout": {"write": self.settings.send_timeout}}
-        return self._connections.stream(
-            method, target, headers=[(b"host", self._host), *headers], content=body, extensions=extensions
-        )
+        self.recorder.requests += 1
+        self._under_way.add(answer)
+        try:
+            async with self._connections.stream(
+                method, target, headers=[(b"host", self._host), *headers], content=body, extensions=extensions
+            ) as response:
+                yield response
+        finally:
+            self._under_way.discard(answer)
 
     async def credentials(self) -> dict[str, str]:
         """Return the headers that every request has, in lower case: the key, and what the endpoint asks for.
@@ -195,6 +220,7 @@ class Line:
     waited: float = field(default=0.0, init=False)  # s, for a lane: as on a lease
     damage: float = field(default=0.0, init=False)
     exchange: HttpExchange | None = field(default=None, init=False)
+    _answer: Answer | None = field(default=None, init=False)  # to what was sent
 
     @property
     def connection_name(self) -> str:
@@ -225,13 +251,15 @@ class Line:
         if tap is not None:
             name = f"h{next(self._client.serial)}"
             tap.sent(name, None, self._holder, event, body)
-        answer = await self._client.begin(self._stack, "/responses", body, accept="text/event-stream")
-        self.exchange = HttpExchange(answer, self._client.settings.max_message, began, len(body), name, tap)
+        client = self._client
+        answer = self._answer = client.answer()
+        await client.begin(self._stack, answer, "/responses", body, accept="text/event-stream")
+        self.exchange = HttpExchange(answer, client.settings.max_message, began, len(body), name, tap)
         if answer.status != 200:
             self.exchange.refuse(refusal(answer.status, await answer.whole(), answer.headers))
         elif not answer.headers.get("content-type", "").startswith("text/event-stream"):
-            kind = answer.headers.get("content-type")
-            raise RemoteProtocolError(f"asked for events over HTTP, was given {kind or 'no content type'}")
+            kind = answer.headers.get("content-type") or "no content type"
+            raise answer.nonsense(f"asked for events over HTTP, was given {kind}")
         return self.exchange
 
     async def finish(self) -> None:
@@ -241,91 +269,17 @@ class Line:
             with trio.move_on_after(TAIL):
                 await self.exchange.drain()
 
-
-@define(eq=False)
-class HttpExchange:
-    """A response that is read as it comes. Offers what `pool.exchange.Exchange` does."""
-
-    _answer: Answer
-    _limit: int
-    sent_at: float
-    size: int  # bytes of the request
-    name: str = NAME  # for who watches
-    _tap: Tap | None = None
-    first_event_at: float | None = field(default=None, init=False)
-    first_output_at: float | None = field(default=None, init=False)  # the first event beyond "it has started"
-    ended_at: float | None = field(default=None, init=False)
-    finished: Finished | None = field(default=None, init=False)
-    _cycle: Cycle = field(factory=Cycle, init=False)
-    _reader: EventReader = field(init=False)
-    _told: bool = field(default=False, init=False)  # a refusal has been given to the consumer as an event
-
-    def __attrs_post_init__(self) -> None:
-        self._reader = EventReader(self._limit)
-        self._cycle.send()
-
-    def refuse(self, payload: dict[str, Any]) -> None:
-        """Take the one event that says that there is no response."""
-        text = to_json(payload).decode()
-        self._take(*read(text))
-
-    async def batch(self) -> list[ServerEvent]:
-        """Wait for events and return those at hand; empty after the terminal one.
-
-        Raises:
-            ConnectionLost: the stream broke before the response ended.
-            RemoteProtocolError: what came is no stream of events, or breaks the protocol.
-        """
-        if self.finished is not None and self.finished.status == "refused" and not self._told:
-            self._told = True
-            await trio.lowlevel.checkpoint()
-            return [self.finished.error] if self.finished.error is not None else []
-        events: list[ServerEvent] = []
-        while not events and self.finished is None:
-            events = [event_of_peek(found, text) for found, text in await self._more()]
-        return events
-
-    async def result(self) -> Finished:
-        """Wait for the end of the response. Raises like `batch`."""
-        while self.finished is None:
-            await self._more()
-        return self.finished
-
-    async def drain(self) -> None:
-        """Read to the end of the stream, whatever is there."""
-        with contextlib.suppress(ConnectionLost):
-            while await self._answer.chunk():
-                pass
-
-    async def _more(self) -> list[tuple[Peek, str]]:
-        started = self.first_event_at is not None
-        chunk = await self._answer.chunk(started=started)
-        if not chunk:
-            raise ConnectionLost("the stream ended before the response did", sent=True, started=started)
-        messages: list[tuple[Peek, str]] = []
-        for data in self._reader.feed(chunk):
-            if self.finished is None and data != b"[DONE]":
-                found, text = read(_text(data))
-                self._take(found, text)
-                messages.append((found, text))
-        return messages
-
-    def _take(self, found: Peek, text: str) -> None:
-        now = trio.current_time()
-        if self._tap is not None:
-            self._tap.received(self.name, parse(text), text)
-        if self.first_event_at is None:
-            self.first_event_at = now
-        if self.first_output_at is None and found.type not in STARTED:
-            self.first_output_at = now
-        if found.type in ACTED:
-            self.finished = self._cycle.receive(event_of_peek(found, text))
-            if self.finished is not None:
-                self.ended_at = now
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise RemoteProtocolError(f"a message that is not UTF-8: {error}") from None
+    def count(self, seen: HttpRecorder) -> None:
+        """Count the turn, if it has left."""
+        answer, exchange = self._answer, self.exchange
+        if answer is not None and answer.sent:
+            finished = None if exchange is None else exchange.finished
+            seen.turns.add(
+                finished.status if finished is not None else "lost" if answer.broken else "abandoned"
+            )
+        if exchange is not None and exchange.ended_at is not None and exchange.first_event_at is not None:
+            sent = exchange.sent_at
+            seen.first_event.record(exchange.first_event_at - sent)
+            if exchange.first_output_at is not None:
+                seen.first_token.record(exchange.first_output_at - sent)
+            seen.turn.record(exchange.ended_at - sent)

@@ -10,6 +10,7 @@ import trio
 from attrs import define
 
 from pool.errors import DialFailed
+from pool.stats.recorder import HttpRecorder
 
 PIECE = 256 * 1024  # bytes; a write may take its timeout for each, so that a slow line can send a large body
 
@@ -24,6 +25,7 @@ class Network(httpcore2.AsyncNetworkBackend):
     transport: Callable[[], Awaitable[trio.abc.Stream]]
     where: str
     timeout: float  # s to connect
+    seen: HttpRecorder
 
     async def connect_tcp(
         self,
@@ -34,31 +36,46 @@ class Network(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """Connect. Raises `DialFailed`."""
+        began, seen = trio.current_time(), self.seen
         with trio.move_on_after(self.timeout):
-            return _Stream(await self.transport())
-        raise DialFailed(f"cannot reach {self.where}: no answer within {self.timeout:g} s")
+            try:
+                stream = await self.transport()
+            except DialFailed as error:
+                seen.dial_failures.add(error.cause)
+                raise
+            seen.opened += 1
+            seen.dial.record(trio.current_time() - began)
+            return _Stream(stream, seen)
+        failure = DialFailed(f"cannot reach {self.where}: no answer within {self.timeout:g} s")
+        seen.dial_failures.add(failure.cause)
+        raise failure
 
 
 @define(eq=False)
 class _Stream(httpcore2.AsyncNetworkStream):
     stream: trio.abc.Stream
+    seen: HttpRecorder
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         try:
-            return bytes(await self.stream.receive_some(max_bytes))
+            data = bytes(await self.stream.receive_some(max_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpcore2.ReadError(str(error) or "reset by the other side") from None
+        self.seen.bytes_received += len(data)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         view = memoryview(buffer)
         for start in range(0, len(view), PIECE):
+            piece = view[start : start + PIECE]
             with trio.move_on_after(timeout or float("inf")) as scope:
                 try:
-                    await self.stream.send_all(view[start : start + PIECE])
+                    await self.stream.send_all(piece)
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                     raise httpcore2.WriteError(str(error) or "reset by the other side") from None
             if scope.cancelled_caught:
                 raise httpcore2.WriteTimeout(f"it took no data for {timeout:g} s")
+            self.seen.bytes_sent += len(piece)
 
     async def aclose(self) -> None:
         try:

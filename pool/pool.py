@@ -14,6 +14,7 @@ from pool.connection import Connection
 from pool.dial import Dial, Dialer
 from pool.errors import DialFailed
 from pool.exchange import Exchange
+from pool.http import HttpClient
 from pool.janitor import Janitor
 from pool.lease import Lease
 from pool.placement import Ladder, Placement
@@ -22,7 +23,7 @@ from pool.roster import Roster
 from pool.settings import Endpoint, PoolSettings
 from pool.slots import Close, Command, Conn, ConnState, Grant, Hold, Lane, LaneState, Leave, Refuse, Waiter
 from pool.slots import Dial as DialCommand
-from pool.stats import PoolStats, Recorder
+from pool.stats import HttpStats, PoolStats, Recorder
 from pool.stats.gather import gather
 from pool.stats.lag import LagProbe
 from pool.stats.view import Losses, PoolView, view_of
@@ -109,6 +110,7 @@ class Pool:
     _drained: trio.Event | None = field(default=None, init=False)
     # Sent and received on connections that are gone
     _bytes: tuple[int, int] = field(default=(0, 0), init=False)
+    _beside: list[HttpClient] = field(factory=list, init=False)
 
     _losses: Losses = field(factory=Losses, init=False)
 
@@ -276,6 +278,12 @@ class Pool:
         for connection in self._connections.values():
             connection.close("closed")
 
+    def beside(self, http: HttpClient) -> None:
+        """The same endpoint is used over HTTP as well: `stats()` tells of both, and whoever watches sees both."""
+        http.tap = self.tap
+        if http not in self._beside:
+            self._beside.append(http)
+
     def stats(self) -> PoolStats:
         """Return a frozen snapshot of what the pool does and did."""
         now = trio.current_time()
@@ -285,6 +293,7 @@ class Pool:
             self._connections.values(),
             capacity=self.capacity,
             gone=self._bytes,
+            http=sum((one.stats() for one in self._beside), start=HttpStats()),
             seconds=now - self._opened_at,
             now=now,
         )
@@ -396,8 +405,7 @@ class Pool:
     def _ended(self, connection: Connection, failure: DialFailed | None) -> None:
         conn, now = connection.conn, trio.current_time()
         if failure is not None:
-            cause = "no answer" if failure.status is None else f"HTTP {failure.status}"
-            self.recorder.dial_failures.add(cause)
+            self.recorder.dial_failures.add(failure.cause)
             if self.tap is not None:
                 facts = {"seconds": now - conn.since, "status": failure.status, "error": str(failure)}
                 self.tap.note("dial_failed", conn=str(conn), **facts)

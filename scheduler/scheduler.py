@@ -96,7 +96,7 @@ class Scheduler:
             )
         self.pool = pool
         if http is not None:
-            http.tap = pool.tap
+            pool.beside(http)
         self.admission = Admission(settings, capacity=self._capacity)
         self._shared = Shared(
             pool=pool, settings=settings, rng=rng or random.Random(), admission=self.admission, http=http

@@ -8,7 +8,7 @@ from pool.connection import Connection
 from pool.roster import Roster
 from pool.slots import ConnState
 from pool.stats.recorder import Recorder
-from pool.stats.snapshot import LeaseInfo, PoolStats
+from pool.stats.snapshot import HttpStats, LeaseInfo, PoolStats
 
 
 def gather(
@@ -18,6 +18,7 @@ def gather(
     *,
     capacity: int,
     gone: tuple[int, int],
+    http: HttpStats,
     seconds: float,
     now: float,
 ) -> PoolStats:
@@ -61,4 +62,5 @@ def gather(
         turn=seen.turn.snapshot(),
         rotation=seen.rotation.snapshot(),
         loop_lag=seen.loop_lag.snapshot(),
+        http=http,
     )

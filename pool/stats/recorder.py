@@ -8,6 +8,7 @@ from attrs import define, field
 
 from pool.stats.buckets import bucket_of
 from pool.stats.distribution import MICROSECONDS, Distribution
+from pool.stats.snapshot import HttpStats
 
 LABELS = 32  # values of a label that are told apart
 OTHERS = "(others)"  # the rest, so that a million names are not a million series
@@ -81,3 +82,37 @@ class Recorder:
     turn: Histogram = field(factory=Histogram, init=False)
     rotation: Histogram = field(factory=Histogram, init=False)
     loop_lag: Histogram = field(factory=Histogram, init=False)
+
+
+@define(eq=False)
+class HttpRecorder:
+    """The histograms and counters of one HTTP client."""
+
+    opened: int = field(default=0, init=False)
+    requests: int = field(default=0, init=False)
+    turns: Tally = field(factory=Tally, init=False)
+    dial_failures: Tally = field(factory=Tally, init=False)
+    bytes_sent: int = field(default=0, init=False)
+    bytes_received: int = field(default=0, init=False)
+    dial: Histogram = field(factory=Histogram, init=False)
+    first_event: Histogram = field(factory=Histogram, init=False)
+    first_token: Histogram = field(factory=Histogram, init=False)
+    turn: Histogram = field(factory=Histogram, init=False)
+
+    def snapshot(self, *, connections: int, idle: int, in_flight: int) -> HttpStats:
+        """Return the counts so far, together with how things stand."""
+        return HttpStats(
+            open=connections,
+            idle=idle,
+            in_flight=in_flight,
+            opened=self.opened,
+            dial_failures=self.dial_failures.counts,
+            requests=self.requests,
+            turns=self.turns.counts,
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+            dial=self.dial.snapshot(),
+            first_event=self.first_event.snapshot(),
+            first_token=self.first_token.snapshot(),
+            turn=self.turn.snapshot(),
+        )

@@ -8,7 +8,7 @@ from typing import Any, Self
 from attrs import asdict, fields, frozen
 
 from pool.stats.distribution import Distribution
-from pool.stats.rules import Rule, counter, distribution, gauge, note, rule_of
+from pool.stats.rules import Rule, counter, distribution, gauge, note, part, rule_of
 
 
 @frozen(kw_only=True)
@@ -149,6 +149,29 @@ def _joined(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @frozen(kw_only=True)
+class HttpStats(Snapshot):
+    """What went over HTTP, beside the sockets. Sizes are in bytes, times in seconds."""
+
+    # Now.
+    open: int = gauge("Open HTTP connections, in use or kept for the next request.")
+    idle: int = gauge("Open HTTP connections that are kept for the next request.")
+    in_flight: int = gauge("Requests under way over HTTP; each needs a connection.")
+    # Since it was opened.
+    opened: int = counter("HTTP connections opened.")
+    dial_failures: Mapping[str, int] = counter(
+        "HTTP connections that could not be opened, by HTTP status or cause.", by="cause"
+    )
+    requests: int = counter("Requests begun over HTTP: turns, compactions, and what is passed through.")
+    turns: Mapping[str, int] = counter("Turns sent over HTTP that are over, by how they ended.", by="outcome")
+    bytes_sent: int = counter("Sent on HTTP connections.", unit="bytes")
+    bytes_received: int = counter("Received on HTTP connections.", unit="bytes")
+    dial: Distribution = distribution("Opening of an HTTP connection.")
+    first_event: Distribution = distribution("From the send of a turn over HTTP to its first event.")
+    first_token: Distribution = distribution("From the send of a turn over HTTP to its first output.")
+    turn: Distribution = distribution("From the send of a turn over HTTP to its terminal event.")
+
+
+@frozen(kw_only=True)
 class PoolStats(Snapshot):
     """One moment of a pool, or of several merged. Sizes are in bytes, times in seconds."""
 
@@ -191,6 +214,7 @@ class PoolStats(Snapshot):
         "From a connection's retire line (or the order to rotate) to its open successor."
     )
     loop_lag: Distribution = distribution("How late the event loop wakes a task, while lanes are in use.")
+    http: HttpStats = part(HttpStats, "Over HTTP, where that was opened beside the pool.")
 
     @property
     def lost(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from pool.stats import PoolStats
+from pool.stats import HttpStats, PoolStats
 from pool.stats.rules import rule_of
 from pool.stats.snapshot import Series
 from scheduler.admission.waits import AdmissionStats
@@ -29,6 +29,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+)(?: by (\w+))? \| `(\w+)` \| (.*) \|$", r
         ("Of the scheduler", SchedulerStats, ()),
         ("Of admission", AdmissionStats, ("admission",)),
         ("Of the pool", PoolStats, ("pool",)),
+        ("Over HTTP", HttpStats, ("pool", "http")),
     ],
 )
 def test_every_number_is_documented(heading: str, kind: type[Any], path: tuple[str, ...]) -> None:
