@@ -25,8 +25,6 @@ from scheduler.scheduler import Scheduler, open_scheduler
 from scheduler.settings import SchedulerSettings
 
 UNFORGIVING = SchedulerSettings(attempts=1, ambiguous="fail", interrupted="fail", transport="websocket")
-# An hour is pressed into seconds, the time that a server takes to read a transcript is not: so more move at a time
-PRESSED = UNFORGIVING.with_(moves=32)
 LATENCY = (
     "base=0.03,input=0.0001,output=0.002"  # reading a transcript anew takes longer than the rest of a turn
 )
@@ -119,7 +117,7 @@ async def _measure(url: str, load: Load, lanes: Lanes, max_age: float) -> tuple[
     )
     endpoint = Endpoint.emulator(url, lanes=lanes).with_(max_age=max_age)
     async with open_scheduler(
-        endpoint, pool_settings=settings, settings=PRESSED, rng=random.Random(load.seed)
+        endpoint, pool_settings=settings, settings=UNFORGIVING, rng=random.Random(load.seed)
     ) as scheduler:
         lived = await live(scheduler, load)
         stats, pooled = scheduler.stats(), scheduler.pool.stats()
