@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import trio
 
-from bench.lifetimes import LATENCY, PRESSED, Load, live
+from bench.lifetimes import LATENCY, UNFORGIVING, Load, live
 from pool.emulator import EmulatorSettings, serve_emulator
 from pool.settings import Endpoint, Lanes, PoolSettings
 from scheduler.scheduler import open_scheduler
@@ -28,7 +28,7 @@ async def test_no_turn_is_cut_by_the_cap(lanes: Lanes, store: bool) -> None:
         endpoint = Endpoint.emulator(running.url, lanes=lanes).with_(max_age=MAX_AGE)
         with trio.fail_after(60):
             async with open_scheduler(
-                endpoint, pool_settings=pool, settings=PRESSED, rng=random.Random(1)
+                endpoint, pool_settings=pool, settings=UNFORGIVING, rng=random.Random(1)
             ) as scheduler:
                 lived = await live(scheduler, Load(conversations=16, seconds=5.0, tool=0.2, store=store))
         stats, pooled = scheduler.stats(), scheduler.pool.stats()
