@@ -67,6 +67,26 @@ The first Ctrl-C (or SIGTERM) lets turns end within --grace, the second cuts the
     help="For the transcripts of what was served lately.",
 )
 @click.option(
+    "--spool",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep the transcripts here as well: they outlast --memory and a restart.  [default: nothing on disk]",
+)
+@click.option(
+    "--spool-size",
+    default=4096,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="Of the spool, at most; what was not used for longest goes first.",
+)
+@click.option(
+    "--spool-age",
+    type=Seconds(min=1),
+    metavar="S",
+    help="What was not used for so long is removed from the spool.  [default: never]",
+)
+@click.option(
     "--grace",
     type=Seconds(min=0),
     default=30.0,

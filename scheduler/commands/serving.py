@@ -16,7 +16,8 @@ import click
 import trio
 from attrs import field, frozen
 
-from pool.settings import MIB, Endpoint, PoolSettings
+from pool.errors import SettingsError
+from pool.settings import MIB, Endpoint, PoolSettings, without_query
 from scheduler.commands.certificates import tls_context
 from scheduler.commands.display import Quiet
 from scheduler.commands.embedded import EmbeddedSettings, embedded_emulator
@@ -32,6 +33,7 @@ from scheduler.gateway.listening import address_of, check_exposure, inherited, l
 from scheduler.gateway.loopback import is_loopback
 from scheduler.gateway.server import RunningGateway, serve_gateway
 from scheduler.gateway.settings import GatewaySettings
+from scheduler.gateway.spool import Spool, open_spool
 from scheduler.gateway.upstreams import Upstreams
 from scheduler.settings import SchedulerSettings
 from scheduler.telemetry.options import TelemetryChoice, open_telemetry
@@ -39,6 +41,15 @@ from scheduler.telemetry.telemetry import check
 
 COLLECT_AFTER = 50_000  # objects that were made and not freed; Python's own: 700
 SINGLE_LANES = 64  # connections where each carries one turn at a time
+
+
+@frozen(kw_only=True)
+class Spooling:
+    """Where what is remembered is kept on disk as well; in bytes, and in seconds without use."""
+
+    folder: Path
+    max_bytes: int
+    max_age: float | None
 
 
 @frozen(kw_only=True)
@@ -53,6 +64,7 @@ class Plan:
     scheduler: SchedulerSettings
     ring: KeyRing
     connections: int | None
+    spool: Spooling | None
     tls: ssl.SSLContext | None
     telemetry: TelemetryChoice
     display: Quiet = field(repr=False)
@@ -68,6 +80,9 @@ def execute(
     client_keys: Policy,
     connections: int | None,
     memory: int,
+    spool: Path | None,
+    spool_size: int,
+    spool_age: float | None,
     grace: float,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -81,6 +96,8 @@ def execute(
     operator.check()
     if telemetry.wanted:
         check(telemetry)
+    if spool is None and spool_age is not None:
+        raise SettingsError("spool_age", spool_age, "needs a spool: --spool DIR")
     plan = Plan(
         listen=(host, port),
         choice=choice,
@@ -94,6 +111,9 @@ def execute(
         ),
         ring=ring,
         connections=connections if connections is not None else tables.pool.get("max_connections"),
+        spool=None
+        if spool is None
+        else Spooling(folder=spool, max_bytes=spool_size * MIB, max_age=spool_age),
         tls=tls_context(tls_cert, tls_key),
         telemetry=telemetry,
         display=Quiet(sys.stderr),
@@ -121,7 +141,17 @@ async def _serve(plan: Plan, operator: Operating) -> None:
             if endpoint is None:
                 url = await stack.enter_async_context(embedded_emulator(EmbeddedSettings()))
                 endpoint = plan.choice.build(url)
-            gateway = gateway_of(plan, endpoint)
+            spool: Spool | None = None
+            if plan.spool is not None:  # closed after the last turn has ended
+                spool = await stack.enter_async_context(
+                    open_spool(
+                        plan.spool.folder,
+                        without_query(endpoint.url),
+                        max_bytes=plan.spool.max_bytes,
+                        max_age=plan.spool.max_age,
+                    )
+                )
+            gateway = gateway_of(plan, endpoint, spool)
             sockets = inherited(os.environ, os.getpid())
             sockets = sockets or await operator.take_over(plan.listen[1]) or await _listening(plan)
             for one in sockets:  # those that were passed to us may be others than --listen says
@@ -150,7 +180,7 @@ async def _listening(plan: Plan) -> list[socket.socket]:
         ) from None
 
 
-def gateway_of(plan: Plan, endpoint: Endpoint) -> Gateway:
+def gateway_of(plan: Plan, endpoint: Endpoint, spool: Spool | None = None) -> Gateway:
     """Return the gateway to this endpoint."""
     most = plan.connections
     if most is None:
@@ -161,7 +191,7 @@ def gateway_of(plan: Plan, endpoint: Endpoint) -> Gateway:
         pool_settings=plan.pool.with_(max_connections=most),
         scheduler_settings=plan.scheduler,
     )
-    return Gateway(upstreams, plan.settings, plan.ring)
+    return Gateway(upstreams, plan.settings, plan.ring, spool)
 
 
 def greet(endpoint: Endpoint, running: RunningGateway, policy: Policy) -> None:

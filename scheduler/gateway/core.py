@@ -8,11 +8,13 @@ Theory of operation
     when it has gone on already, another turn from the same point is a branch: a fork where the parent may still be
     remembered upstream, else a conversation that begins with the transcript up to there. A turn that fails or is cut
     off changes nothing: its conversation stands where it stood.
+
+    What the library does not know may be on disk, where there is a spool; from there it comes back into the library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -24,8 +26,9 @@ from scheduler.chain import Past
 from scheduler.conversation import Conversation
 from scheduler.gateway.asked import Asked
 from scheduler.gateway.keys import Caller
-from scheduler.gateway.library import Library, Page, Point, start, walk
+from scheduler.gateway.library import History, Library, Page, Point, start, walk
 from scheduler.gateway.marks import Mark, Marks, digest, mark
+from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstream, Upstreams
 from scheduler.turns import Turn
 
@@ -46,24 +49,70 @@ class Core:
 
     upstreams: Upstreams
     library: Library
+    spool: Spool | None = None
+    leaving: bool = field(
+        default=False, init=False
+    )  # another process may be asked next: what is told is on disk
     running: set[Conversation] = field(factory=set, init=False)  # that have a turn under way
     _marks: Marks = field(factory=Marks, init=False)
     # Turns from there are under way
     _busy: dict[Point, tuple[Upstream, Conversation]] = field(factory=dict, init=False)
 
-    def remembers(self, caller: Caller, response_id: str) -> bool:
+    async def remembers(self, caller: Caller, response_id: str) -> bool:
         """The gateway can go on from this response, whatever the server still knows of it."""
-        return self.library.by_id(caller.id, response_id) is not None
+        return await self._recall(caller, response_id) is not None
 
-    def foreign(self, caller: Caller, response_id: str) -> bool:
+    async def foreign(self, caller: Caller, response_id: str) -> bool:
         """Whether the response is another caller's, to whom the gateway lends the same key of its own.
 
         The server would let this one have it. Whether callers with keys of their own share anything is for it to say.
         """
+        if caller.secret is not None:
+            return False
         owner = self.library.owner_of(response_id)
-        return caller.secret is None and owner is not None and owner != caller.id
+        if owner is None and self.spool is not None:
+            return await self.spool.is_anothers(caller.id, response_id)
+        return owner is not None and owner != caller.id
 
-    def place(self, caller: Caller, asked: Asked) -> Place:
+    def forget(self, caller: Caller, response_id: str) -> None:
+        """The caller has the response deleted: nothing goes on from it any more. Later responses stay."""
+        point = self.library.by_id(caller.id, response_id)
+        if point is not None:
+            self.library.drop(point)
+            self._gone([point])
+        if self.spool is not None:
+            self.spool.forget(caller.id, response_id)
+
+    async def _recall(self, caller: Caller, response_id: str) -> Point | None:
+        point = self.library.by_id(caller.id, response_id)
+        if point is None and self.spool is not None:
+            restored = await self.spool.recall(caller.id, response_id)
+            point = None if restored is None else self._restore(restored)
+        return point
+
+    def _restore(self, point: Point) -> Point:
+        """Bring a point back into the library; if somebody was quicker, return the one that is there."""
+        there = self.library.by_id(point.owner, point.response_id)
+        if there is not None:
+            return there
+        self._shelve(point)
+        return point
+
+    def _shelve(self, point: Point) -> None:
+        """Put a point into the library, and what has to go for it where it belongs."""
+        gone = self.library.add(point)
+        self._gone(gone)
+        if self.spool is not None:
+            for one in gone:
+                self.spool.keep(one)
+
+    def _gone(self, points: Iterable[Point]) -> None:
+        """Points have left the library: no conversation stands there any more."""
+        for point in points:
+            if point.live is not None:
+                point.live.upstream.drop(point)
+
+    async def place(self, caller: Caller, asked: Asked) -> Place:
         """Say where a turn begins.
 
         Raises:
@@ -77,14 +126,36 @@ class Core:
         point: Point | None
         covered = 0
         if asked.previous_response_id is not None:
-            point = self.library.by_id(caller.id, asked.previous_response_id)
+            point = await self._recall(caller, asked.previous_response_id)
             if point is None:
                 raise previous_response_not_found(asked.previous_response_id)
         else:
-            marks = self.library.resolved(caller.id, marks)
-            point, covered = self.library.find(caller.id, asked.model, marks)
+            marks = await self._resolved(caller, marks)
+            point, covered = await self._found(History(caller.id, asked.model, marks))
         head = start(caller.id, asked.model) if point is None else point.heads[0]
         return Place(point=point, head=head, items=items[covered:], marks=marks[covered:])
+
+    async def _resolved(self, caller: Caller, marks: Sequence[Mark]) -> Sequence[Mark]:
+        """Put the marks of items in the place of references to them, where they are known."""
+        marks = self.library.resolved(caller.id, marks)
+        if self.spool is None:
+            return marks
+        names = [one.refers_to for one in marks if one.refers_to is not None]
+        if not names:
+            return marks
+        known = await self.spool.marks(caller.id, names)
+        return [known.get(one.refers_to, one) if one.refers_to is not None else one for one in marks]
+
+    async def _found(self, history: History) -> tuple[Point | None, int]:
+        """Return the point that a history goes on from, and how many of its items stand before that."""
+        point, covered = self.library.find(history)
+        if self.spool is None or not any(one.said for one in history.marks[covered:]):
+            return point, covered  # a point stands after what a model has said: there is no later one
+        found = await self.spool.find(history, covered)
+        point, covered = self.library.find(history)  # it may have changed meanwhile
+        if found is not None and found[1] > covered:
+            return self._restore(found[0]), found[1]
+        return point, covered
 
     async def turn(
         self,
@@ -106,12 +177,14 @@ class Core:
             SchedulerError: likewise.
         """
         async with self.upstreams.use(caller) as upstream:
-            place = self.place(caller, asked)
+            place = await self.place(caller, asked)
             point = place.point
             conversation = self._conversation(caller, asked, place, upstream)
             known, generation = len(conversation.encoded), conversation.generation
             if point is not None:
                 self.library.touch(point)
+                if self.spool is not None:
+                    self.spool.used(point)
                 self._busy[point] = upstream, conversation
             done: Point | None = None
             self.running.add(conversation)
@@ -123,6 +196,8 @@ class Core:
                 )
                 same = conversation.generation == generation
                 done = self._remember(caller, asked, place, turn, conversation, known if same else None)
+                if self.spool is not None and self.leaving:
+                    await self.spool.flush()
                 return turn
             finally:
                 self.running.discard(conversation)
@@ -143,7 +218,8 @@ class Core:
         past = None
         if point is not None:
             tip = point.response_id if point.store and asked.stored else None
-            past = Past(items=point.page.transcript, tip=tip, tokens=point.tokens, why="branched")
+            why, point.restored = "resumed" if point.restored else "branched", False
+            past = Past(items=point.page.transcript, tip=tip, tokens=point.tokens, why=why)
         return upstream.scheduler.conversation(
             store=asked.stored, tenant=caller.tenant, priority=caller.priority, past=past
         )
@@ -182,9 +258,9 @@ class Core:
             warm_up=asked.generate is False,
             items=_by_id(turn.output, output) if asked.stored else {},
         )
-        for gone in self.library.add(point):
-            if gone.live is not None:
-                gone.live.upstream.drop(gone)
+        if self.spool is not None:
+            self.spool.keep(point)
+        self._shelve(point)
         return point
 
     def _leave(self, upstream: Upstream, conversation: Conversation, point: Point | None) -> None:

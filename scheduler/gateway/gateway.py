@@ -20,6 +20,7 @@ from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.library import Library
 from scheduler.gateway.passthrough import AnswerBroken, pass_through
 from scheduler.gateway.settings import GatewaySettings
+from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstreams
 from scheduler.gateway.websocket import serve_socket
 
@@ -37,6 +38,7 @@ class Gateway:
     upstreams: Upstreams
     settings: GatewaySettings
     keys: KeyRing
+    spool: Spool | None = None
     core: Core = field(init=False)
     front: Front = field(init=False)
     stopping: trio.Event = field(factory=trio.Event, init=False)  # no more requests are taken
@@ -49,7 +51,7 @@ class Gateway:
 
     def __attrs_post_init__(self) -> None:
         library = Library(self.settings.memory_bytes, self.settings.memory_responses)
-        self.core = Core(self.upstreams, library)
+        self.core = Core(self.upstreams, library, self.spool)
         self.front = Front(self.core, self.settings)
 
     @property
@@ -65,6 +67,7 @@ class Gateway:
     def stop(self) -> None:
         """Take no more requests: connections without one are closed, the others when theirs is answered."""
         self.stopping.set()
+        self.core.leaving = True
         for scope in self._idle:
             scope.deadline = min(scope.deadline, trio.current_time() + self.linger)
 
@@ -156,14 +159,17 @@ class Gateway:
         segments = unquote(head.path).replace("\\", "/").split("/")
         if not head.path.startswith(f"{PREFIX}/") or not {".", ".."}.isdisjoint(segments):
             raise Refused(f"Invalid URL ({head.method} {head.path}): the API is below {PREFIX}/.", status=404)
-        if segments[:3] == ["", "v1", "responses"] and self.core.foreign(caller, "".join(segments[3:4])):
-            raise Refused(f"Response with id '{segments[3]}' not found.", status=404)
+        named = segments[3] if segments[:3] == ["", "v1", "responses"] and len(segments) > 3 else ""
+        if named and await self.core.foreign(caller, named):
+            raise Refused(f"Response with id '{named}' not found.", status=404)
         self.keys.charge(caller, trio.current_time())
+        if named and head.method == "DELETE" and not any(segments[4:]):
+            self.core.forget(caller, named)
         body: bytes | None = None
         if head.method == "POST" and head.target.rstrip("/") == CREATE and _readable(head):
             body = await self._body(http)
             asked = read_create(body)
-            if self._for_sockets(caller, asked):
+            if await self._for_sockets(caller, asked):
                 try:
                     turn = await self.front.create(http, caller, asked, {"x-request-id": request_id})
                 except Failed:
@@ -174,12 +180,14 @@ class Gateway:
         async with self.upstreams.use(caller) as upstream:
             await pass_through(http, head, upstream.http, body)
 
-    def _for_sockets(self, caller: Caller, asked: Asked) -> bool:
+    async def _for_sockets(self, caller: Caller, asked: Asked) -> bool:
         """Whether a create is a turn of ours; else it goes over plain HTTP as it is."""
         parent = asked.previous_response_id
-        if parent is not None and self.core.foreign(caller, parent):
+        if parent is None or await self.core.remembers(caller, parent):
+            return asked.plain is None
+        if await self.core.foreign(caller, parent):
             raise previous_response_not_found(parent)
-        return asked.plain is None and (parent is None or self.core.remembers(caller, parent))
+        return False
 
     async def _body(self, http: HttpConnection) -> bytes:
         parts: list[bytes] = []

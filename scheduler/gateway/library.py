@@ -15,13 +15,13 @@ Theory of operation
 
     Whoever asks is part of every hash and every id, and so is the model of every hash: nothing is ever found across
     them. Memory is bounded in bytes and in points; what was not used for longest goes first. The pages of a point
-    that is gone stay as long as later points build on them.
+    that is gone stay as long as later points build on them. What is gone from here may still be on disk (`spool`).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -40,6 +40,7 @@ class Page:
     before: Page | None
     items: tuple[Encoded, ...]
     evidence: frozenset[bytes] = frozenset()
+    name: bytes | None = None  # on disk, once it has been there
     uses: int = field(default=0, init=False)  # points and later pages
     size: int = field(init=False)  # bytes
 
@@ -71,9 +72,57 @@ class Point:
     tokens: int = 0  # of the context, as the server counted
     items: Mapping[str, Mark] = field(factory=dict)  # of its output, by their ids: clients may refer to them
     warm_up: bool = False
+    kept_at: float | None = None  # on disk, when it was last written or read there (trio's clock)
+    restored: bool = False  # from disk: no conversation of this process has stood here yet
     live: Any = field(
         default=None
     )  # the conversation that stands here, if one does; whoever put it there knows
+
+    def evidence(self) -> Iterator[frozenset[bytes]]:
+        """Give the evidence of the reasoning on each of its pages."""
+        return (page.evidence for page in self.page)
+
+
+@define(eq=False)
+class History:
+    """What a client sent, as a way through the tree of points."""
+
+    owner: str
+    model: str
+    marks: Sequence[Mark]
+    heads: Sequence[bytes] = field(init=False)  # of its beginnings, by how many items they have
+    _thoughts: Sequence[int] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        heads = [start(self.owner, self.model)]
+        for one in self.marks:
+            heads.append(step(heads[-1], one))
+        self.heads = heads
+        self._thoughts = [index for index, one in enumerate(self.marks) if not one.digest]
+
+    def counts(self, beyond: int = 0) -> Iterator[int]:
+        """Say of which beginnings a point can be the end, by how many items they have; the longest first."""
+        for count in range(len(self.marks), beyond, -1):
+            if self.marks[count - 1].digest:  # else it is found from the item before it
+                yield count
+
+    def covered(
+        self, count: int, evidence: Callable[[], Iterable[frozenset[bytes]]], *, warm_up: bool
+    ) -> int | None:
+        """Return how many items stand before a point that is found after `count`, with the reasoning there.
+
+        None when it is no point to go on from: some reasoning is not ours, or nothing new is asked. `evidence`
+        returns that of the point's pages.
+        """
+        if self._thoughts:
+            known = frozenset[bytes]().union(*evidence())
+            for index in self._thoughts:
+                ours = digest(self.heads[index + 1], self.marks[index].evidence[0]) in known
+                if index < count and not ours:
+                    return None
+                if index == count and ours:
+                    count += 1
+        return count if count < len(self.marks) or warm_up else None
 
 
 @define(eq=False)
@@ -112,18 +161,12 @@ class Library:
             for one in marks
         ]
 
-    def find(self, owner: str, model: str, marks: Sequence[Mark]) -> tuple[Point | None, int]:
+    def find(self, history: History) -> tuple[Point | None, int]:
         """Return the latest point that a history goes on from, and how many of its items stand before that."""
-        heads = [start(owner, model)]
-        for one in marks:
-            heads.append(step(heads[-1], one))
-        thoughts = [index for index, one in enumerate(marks) if not one.digest]
-        for count in range(len(marks), 0, -1):
-            if not marks[count - 1].digest:
-                continue  # found from the item before it
-            for point in self._heads.get(heads[count], ()):
-                covered = _covered(point, marks, heads, count, thoughts)
-                if covered is not None and (covered < len(marks) or point.warm_up):
+        for count in history.counts():
+            for point in self._heads.get(history.heads[count], ()):
+                covered = history.covered(count, point.evidence, warm_up=point.warm_up)
+                if covered is not None:
                     return point, covered
         return None, 0
 
@@ -197,21 +240,3 @@ def walk(head: bytes, marks: Sequence[Mark]) -> tuple[bytes, set[bytes]]:
         head = step(head, one)
         evidence.update(digest(head, proof) for proof in one.evidence)
     return head, evidence
-
-
-def _covered(
-    point: Point, marks: Sequence[Mark], heads: Sequence[bytes], count: int, thoughts: Sequence[int]
-) -> int | None:
-    """Return how many items stand before the point, reasoning included; None when some of it is not ours."""
-    if not thoughts:
-        return count
-    known: set[bytes] = set()
-    for page in point.page:
-        known |= page.evidence
-    for index in thoughts:
-        ours = digest(heads[index + 1], marks[index].evidence[0]) in known
-        if index < count and not ours:
-            return None
-        if index == count and ours:
-            count += 1
-    return count

@@ -33,6 +33,7 @@ from pool.wire.events import Encoded
 
 SIZE = 16  # bytes of a digest
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+_GIVEN = ("_output", "_approval_response")  # how the types of what a client gives end
 _KEPT = 50_000  # texts whose marks are remembered
 
 
@@ -43,6 +44,7 @@ class Mark:
     digest: bytes
     evidence: tuple[bytes, ...] = ()
     refers_to: str | None = None
+    said: bool = True  # by a model, as far as one can tell; what it is told or given is not
 
 
 def digest(*parts: bytes) -> bytes:
@@ -55,7 +57,19 @@ def mark(item: Mapping[str, Any]) -> Mark:
     if item.get("type") == "reasoning":
         return Mark(b"", tuple(_evidence(item)))
     refers_to = item.get("id") if item.get("type") == "item_reference" else None
-    return Mark(digest(to_json(canonical(item))), refers_to=refers_to if isinstance(refers_to, str) else None)
+    return Mark(
+        digest(to_json(canonical(item))),
+        refers_to=refers_to if isinstance(refers_to, str) else None,
+        said=_said(item),
+    )
+
+
+def _said(item: Mapping[str, Any]) -> bool:
+    """Whether a model may have said it, and not the client first."""
+    kind = item.get("type") or "message"
+    if kind == "message":
+        return item.get("role") == "assistant"
+    return not (isinstance(kind, str) and kind.endswith(_GIVEN))
 
 
 def canonical(item: Mapping[str, Any]) -> dict[str, Any]:

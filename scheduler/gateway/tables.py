@@ -10,6 +10,7 @@ from pool.errors import SettingsError
 from pool.slots import BUSY, LaneState
 from pool.stats.view import PoolView
 from scheduler.gateway.gateway import Gateway
+from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstream
 
 Value = str | int | float | bool | None
@@ -120,6 +121,7 @@ def _stats(gateway: Gateway) -> list[Sequence[Value]]:
         ("responses_remembered", len(library)),
         ("responses_forgotten", library.evicted),
         ("memory_bytes", library.size),
+        *_spool(gateway.spool),
     ]
     snapshots = [scheduler.stats() for scheduler in gateway.upstreams.sources.values()]
     placements: dict[str, int] = {}
@@ -133,6 +135,20 @@ def _stats(gateway: Gateway) -> list[Sequence[Value]]:
         ("tokens_saved", sum(snapshot.tokens_saved for snapshot in snapshots)),
     ]
     return [*rows, *((f"turns {reason}", count) for reason, count in sorted(placements.items()))]
+
+
+def _spool(spool: Spool | None) -> Iterable[Sequence[Value]]:
+    if spool is None:
+        return ()
+    return (
+        ("spool_bytes", spool.size),
+        ("spool_written", spool.written),
+        ("spool_restored", spool.restored),
+        ("spool_removed", spool.removed),
+        ("spool_dropped", spool.dropped),
+        ("spool_damaged", spool.damaged),
+        ("spool_failures", spool.failures),
+    )
 
 
 _LIMITS = {

@@ -97,14 +97,14 @@ class SocketTurn:
                 code="unsupported_parameter",
                 param="background",
             )
-        if asked.plain is None and (parent is None or session.core.remembers(session.caller, parent)):
+        if asked.plain is None and (parent is None or await session.core.remembers(session.caller, parent)):
             turn = await session.core.turn(
                 session.caller, asked, hear=self._hear, at_once=self._at_once, began=self._began
             )
             await self._tell(self._holding.finish())
             return turn.usage.total_tokens
         if parent is not None and (
-            not asked.stored or asked.generate is False or session.core.foreign(session.caller, parent)
+            not asked.stored or asked.generate is False or await session.core.foreign(session.caller, parent)
         ):
             raise previous_response_not_found(parent)
         return await self._plainly(asked)
