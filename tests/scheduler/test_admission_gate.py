@@ -73,7 +73,7 @@ def test_more_capacity_is_used_at_the_next_change() -> None:
 
 @given(
     weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0, 5.0]), min_size=2, max_size=5),
-    sizes=st.lists(st.integers(1, 400), min_size=5, max_size=5),
+    sizes=st.lists(st.integers(20, 400), min_size=5, max_size=5),
     off=st.sampled_from([0.5, 1.0, 1.7]),
     seed=st.integers(0, 1000),
 )

@@ -64,7 +64,7 @@ async def test_a_conversation_stays_hot_through_every_rotation(autojump_clock: M
 async def test_no_turn_after_a_move_is_slower_than_any_other(autojump_clock: MockClock, store: bool) -> None:
     pool = PoolSettings(max_connections=30)
     async with world(server=SINGLE, settings=UNFORGIVING, pool=pool) as w:
-        runs = await fleet(w, 30, turns=80, tool=15.0, store=store)
+        runs = await fleet(w, 30, turns=30, tool=40.0, store=store)
         later = sorted(seconds for run in runs for _reason, seconds in run[1:])
         reasons = [reason for run in runs for reason, _ in run[1:]]
         assert w.pool.stats().rotated > 100
