@@ -139,7 +139,7 @@ async def test_the_keyboard_alone(tmp_path: Path) -> None:
         assert await page.run("document.querySelector('#keys').open") is False
         await page.press("p")
         lease.release()
-        await trio.sleep(0.3)
+        await page.until("frame.figures.busy === 0")  # it has heard of it
         assert (await page.run(text("[data-figure=lanes] b"))).startswith("1"), "it is paused"
         await page.press("p")
         await page.until(f"{text('[data-figure=lanes] b')}.startsWith('0')")

@@ -6,9 +6,10 @@ import ssl
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
-from pool.emulator import EmulatorSettings, serve_emulator
+from pool.emulator import Emulator, EmulatorSettings, serve_emulator
 from pool.errors import ConnectionLost, DialFailed
 from pool.http import HttpClient, open_http
 from pool.settings import Endpoint, PoolSettings
@@ -37,14 +38,22 @@ async def test_over_tls_and_real_sockets() -> None:
                 await result(client)
 
 
-async def test_a_keepalive_connection_that_the_server_has_closed() -> None:
+async def test_a_keepalive_connection_that_the_server_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, handle = trio.Event(), Emulator.handle_safely
+
+    async def handle_and_tell(emulator: Emulator, stream: trio.abc.Stream) -> None:
+        await handle(emulator, stream)
+        closed.set()
+
+    monkeypatch.setattr(Emulator, "handle_safely", handle_and_tell)
     settings = EmulatorSettings(idle_timeout=0.05)
     async with (
         serve_emulator(settings) as running,
         open_http(Endpoint.emulator(running.url)) as client,
     ):
         assert (await result(client)).status == "completed"
-        await trio.sleep(0.15)  # real time: only the server knows when it closes
+        await closed.wait()
+        await trio.testing.wait_all_tasks_blocked()  # the socket, too
         assert (await result(client)).status == "completed"
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import suppress
 
 import trio
+import trio.testing
 
 from pool.emulator import EmulatorSettings, Latency, context_digest
 from pool.settings import PoolSettings
@@ -83,7 +84,8 @@ async def test_forks_never_replay_because_their_source_went_on() -> None:
                 async with trio.open_nursery() as nursery:
                     for branch in range(2):
                         nursery.start_soon(fork, source.fork(), turn, f"branch {branch}")
-                    await trio.sleep(0.01)  # they have left; whether they have begun is not our business
+                    # They have left; whether they have begun is not our business.
+                    await trio.testing.wait_all_tasks_blocked()
                     nursery.start_soon(fork, source, turn, "source")
             await tool_loop(source, request, "the end")
 

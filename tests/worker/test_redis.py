@@ -247,7 +247,7 @@ async def test_those_who_wait_for_a_change_hear_of_it_after_a_restart(
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(wait)
-            await trio.sleep(0.05)
+            await trio.to_thread.run_sync(server.wait_for, "CLIENT LIST", "cmd=xread")  # it waits
             await server.restart(away=0)
             await insist(partial(other.put, [job("one")]))
             await trio.sleep_forever()
