@@ -16,6 +16,7 @@ import math
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import h11
 import trio
@@ -26,6 +27,7 @@ MAX_BODY = 64 * 1024 * 1024  # bytes
 _CHUNK = 65536
 _PIECE = 256 * 1024  # bytes of an answer; each may take the send timeout
 _BARE_LF = re.compile(rb"(?<!\r)\n")
+_QUOTED = re.compile(r":? *(?:bytearray\(|b['\"])")
 
 
 class MalformedRequest(Exception):
@@ -97,7 +99,11 @@ class HttpConnection:
     )  # s without any progress, after which a client that takes nothing is given up
     # Of the head that was read last, and what came with it
     raw: bytes = field(init=False, default=b"", repr=False)
+    last: bool = field(
+        init=False, default=False
+    )  # the next answer says that there is no other on this connection
     _parser: h11.Connection = field(init=False, repr=False)
+    _declared: int = field(init=False, default=0)  # bytes of the body, where the head says so
     _bodiless: bool = field(init=False, default=False)  # the answer is a head alone: to HEAD
 
     def __attrs_post_init__(self) -> None:
@@ -127,11 +133,12 @@ class HttpConnection:
                             fields=tuple(event.headers.raw_items()),
                         )
                         self._check(head, event.http_version)
+                        self._declared = int(head.headers.get("content-length", "0"))
                         return head
                     else:
                         return None
             except h11.RemoteProtocolError as error:
-                raise MalformedRequest(error.error_status_hint, str(error)) from None
+                raise MalformedRequest(error.error_status_hint, _wrong_with(error)) from None
         return None
 
     def _check(self, head: Head, version: bytes) -> None:
@@ -157,7 +164,10 @@ class HttpConnection:
             BodyTooLarge: it is over `max_body`.
             BodyBroken: it broke off, or is no HTTP.
         """
-        if self._parser.they_are_waiting_for_100_continue:
+        if self._declared > self.max_body:
+            await trio.lowlevel.checkpoint()
+            raise BodyTooLarge(self.max_body)
+        if self.waits_to_send:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
         size = 0
         while True:
@@ -168,7 +178,7 @@ class HttpConnection:
                     self._parser.receive_data(bytes(await self.stream.receive_some(_CHUNK)))
                     continue
             except h11.RemoteProtocolError as error:
-                raise BodyBroken(str(error)) from None
+                raise BodyBroken(_wrong_with(error)) from None
             if not isinstance(event, h11.Data):
                 return
             size += len(event.data)
@@ -179,6 +189,8 @@ class HttpConnection:
     async def answer(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
         """Send a whole answer; its length is said here. To HEAD its content is left out."""
         fields = [("content-length", str(len(content))), *headers.items()]
+        if self.last:
+            fields.append(("connection", "close"))
         send = self._parser.send
         parts = (
             send(h11.Response(status_code=status, headers=fields)),
@@ -189,7 +201,11 @@ class HttpConnection:
 
     async def begin(self, status: int, headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]]) -> None:
         """Send an answer's head; without a content-length it goes on in chunks."""
-        fields = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        fields: list[tuple[Any, Any]] = (
+            list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        )
+        if self.last:
+            fields.append(("connection", "close"))
         await self._send(h11.Response(status_code=status, headers=fields))
 
     def push(self, data: bytes) -> bytes:
@@ -241,7 +257,12 @@ class HttpConnection:
     @property
     def body_read(self) -> bool:
         """Nothing more of the present request is to come."""
-        return self._parser.their_state is not h11.SEND_BODY
+        return self._parser.their_state not in (h11.SEND_BODY, h11.ERROR)
+
+    @property
+    def waits_to_send(self) -> bool:
+        """The client sends its body only when it is told to (`Expect: 100-continue`); `body_parts` does."""
+        return self._parser.they_are_waiting_for_100_continue
 
     @property
     def begun(self) -> bool:
@@ -268,5 +289,25 @@ class HttpConnection:
             self._parser.receive_data(data)
             more = bool(data) and len(self._parser.trailing_data[0]) <= self.max_head
 
+    async def part(self, patience: float) -> None:
+        """Say that no more comes, and wait up to `patience` seconds until the client has left.
+
+        What it still sends is thrown away. To close while there is some would make TCP reset the connection, and the
+        client might never see the answer.
+        """
+        try:
+            if isinstance(self.stream, trio.abc.HalfCloseableStream):
+                await self.stream.send_eof()
+            with trio.move_on_after(patience):
+                while await self.stream.receive_some(_CHUNK):
+                    pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()
+
     async def _send(self, event: h11.Event) -> None:
         await self.send_rest(self._parser.send(event) or b"")
+
+
+def _wrong_with(error: h11.RemoteProtocolError) -> str:
+    """Return what is wrong, without what it is wrong with: that may be a header with a key."""
+    return _QUOTED.split(str(error))[0]

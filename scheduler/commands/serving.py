@@ -26,6 +26,7 @@ from scheduler.commands.notices import logging_to
 from scheduler.commands.operating import Operating
 from scheduler.commands.stopping import SIGNALS, end_process
 from scheduler.fleet.report import plural
+from scheduler.gateway.admin import LINGER
 from scheduler.gateway.config import Tables
 from scheduler.gateway.gateway import Gateway
 from scheduler.gateway.keys import KeyRing, Policy
@@ -153,6 +154,8 @@ async def _serve(plan: Plan, operator: Operating) -> None:
                 )
             gateway = gateway_of(plan, endpoint, spool)
             sockets = inherited(os.environ, os.getpid())
+            if sockets:  # who keeps them starts a successor
+                gateway.linger = LINGER
             sockets = sockets or await operator.take_over(plan.listen[1]) or await _listening(plan)
             for one in sockets:  # those that were passed to us may be others than --listen says
                 check_exposure(one.getsockname()[0], plan.ring.policy)

@@ -69,7 +69,8 @@ def refused(error: BaseException) -> Refused:
         case DeadlineExceeded():
             return _ours(f"The turn took too long: {error}.", TIMED_OUT, "deadline_exceeded")
         case PoolClosed():
-            return _ours("The gateway is shutting down.", UNAVAILABLE, "shutting_down", SOON)
+            said = "The gateway has closed its connections to the service; please try again."
+            return _ours(said, UNAVAILABLE, "upstream_closed", SOON)
         case LaneOverflow():
             return _ours(f"The client reads too slowly: {error}.", UNAVAILABLE, "client_too_slow")
         case InputInvalid():

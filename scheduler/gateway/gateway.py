@@ -46,6 +46,7 @@ class Gateway:
     crashes: int = field(default=0, init=False)
     linger: float = field(default=0.0, init=False)  # s that idle connections stay open when it stops
     _idle: set[trio.CancelScope] = field(factory=set, init=False)  # connections that wait for a request
+    _speaking: set[HttpConnection] = field(factory=set, init=False)  # connections that speak HTTP
     _from: Counter[str] = field(factory=Counter, init=False)  # connections by the client's address
     _left: trio.Event = field(factory=trio.Event, init=False)  # a connection has ended
 
@@ -68,6 +69,8 @@ class Gateway:
         """Take no more requests: connections without one are closed, the others when theirs is answered."""
         self.stopping.set()
         self.core.leaving = True
+        for http in self._speaking:  # so that its client sends nothing more on it
+            http.last = True
         for scope in self._idle:
             scope.deadline = min(scope.deadline, trio.current_time() + self.linger)
 
@@ -88,8 +91,12 @@ class Gateway:
             else:
                 self._from[address] += 1
                 try:
-                    await self._converse(self._http(stream))
+                    http = self._http(stream)
+                    http.last = self.stopping.is_set()
+                    self._speaking.add(http)
+                    await self._converse(http)
                 finally:
+                    self._speaking.discard(http)
                     self._from[address] -= 1
                     if not self._from[address]:
                         del self._from[address]
@@ -122,7 +129,9 @@ class Gateway:
             head: Head | None = None
             with trio.CancelScope() as waiting:
                 self._idle.add(waiting)
-                if self.stopping.is_set():  # it was accepted at the last moment: its first request is served
+                # It was accepted at the last moment: its first request is served. Or it has just had an answer whose
+                # head was sent before it was the last: its client may be about to send another request.
+                if self.stopping.is_set():
                     waiting.deadline = trio.current_time() + self.linger
                 try:
                     head = await http.next_head(patience)
@@ -153,7 +162,7 @@ class Gateway:
             if http.begun:
                 raise ClientGone from None
             await self._refuse(http, refusal, request_id=request_id)
-        return http.again() and not self.stopping.is_set()
+        return http.again()
 
     async def _request(self, http: HttpConnection, head: Head, caller: Caller, request_id: str) -> None:
         segments = unquote(head.path).replace("\\", "/").split("/")
@@ -200,6 +209,8 @@ class Gateway:
             except BodyTooLarge as error:
                 message = f"The request body is over {error.limit} bytes (max_body)."
                 raise Refused(message, status=413, code="request_too_large") from None
+            except BodyBroken as error:
+                raise Refused(f"The request body is no HTTP: {error}.", status=400) from None
             return b"".join(parts)
         raise Refused("The request body does not come.", status=408, code="request_timeout")
 
@@ -226,14 +237,18 @@ class Gateway:
         headers = {"content-type": "application/json", **refusal.headers}
         if request_id:
             headers["x-request-id"] = request_id
-        if last or not await self._swallowed(http):
-            headers["connection"] = "close"
+        unread = last or not await self._swallowed(http)
+        http.last = http.last or unread
         await http.answer(refusal.status, to_json(refusal.body()), headers)
+        if unread:
+            await http.part(CLOSING)
 
     async def _swallowed(self, http: HttpConnection) -> bool:
         """Read what is left of a request; return whether that is all of it."""
         if http.body_read:
             return True
+        if http.waits_to_send:
+            return False
         with trio.move_on_after(CLOSING):
             try:
                 async for _ in http.body_parts():

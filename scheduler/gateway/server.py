@@ -11,6 +11,8 @@ from attrs import define, field
 
 from scheduler.gateway.gateway import Gateway
 
+PARTING = 1.0  # s, for clients to be told that their turns are cut off
+
 
 @define(eq=False)
 class RunningGateway:
@@ -50,6 +52,10 @@ class RunningGateway:
             self._patience.deadline = trio.current_time() + grace
             await self._deserted.wait()
         self.cut = len(self.gateway.core.running)
+        if not self._deserted.is_set():
+            self.gateway.upstreams.close()  # so that turns fail, and clients are told before they are cut off
+            with trio.move_on_after(PARTING):
+                await self._deserted.wait()
         self._serving.cancel()
         return self.cut
 

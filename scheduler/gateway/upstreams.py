@@ -22,7 +22,7 @@ from attrs import define, field
 
 from pool.auth import StaticKey
 from pool.dial import Dial
-from pool.errors import PoolClosed, SettingsError
+from pool.errors import DialFailed, PoolClosed, SettingsError
 from pool.http import HttpClient, open_http
 from pool.settings import Endpoint, PoolSettings
 from pool.wire.refusal import Refused
@@ -32,10 +32,12 @@ from scheduler.gateway.library import Point
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.scheduler import Scheduler, open_scheduler
 from scheduler.settings import SchedulerSettings
+from scheduler.stats import SchedulerStats
 
 log = logging.getLogger("warmline.gateway")
 
 OWN = "gateway"  # the name of the upstream whose key is the gateway's
+DENIED = (401, 403)  # statuses of a refused upgrade that mean the key
 LOOKS = 4  # how often within the time after which something idle is closed
 
 
@@ -130,6 +132,11 @@ class Upstreams:
     http: Callable[[Endpoint, PoolSettings], HttpClient] | None = None  # likewise
     rng: random.Random | None = None
     crashes: int = field(default=0, init=False)
+    paused: bool = field(
+        default=False, init=False
+    )  # upstreams that are opened grant no lane until they are resumed
+    _past: SchedulerStats = field(factory=SchedulerStats, init=False)  # counts of those that have closed
+    _there: set[Upstream] = field(factory=set, init=False)  # that have not, be they closing
     _open: OrderedDict[str, Upstream] = field(factory=OrderedDict, init=False)  # the longest unused first
     _nursery: trio.Nursery | None = field(default=None, init=False)
 
@@ -142,6 +149,11 @@ class Upstreams:
     def all(self) -> list[Upstream]:
         """Those that are open."""
         return [one for one in self._open.values() if one.open]
+
+    @property
+    def stats(self) -> SchedulerStats:
+        """The statistics of all, with the counts of those that have closed."""
+        return sum((one.scheduler.stats() for one in self._there), start=self._past)
 
     async def run(  # noqa: ASYNC114  # a method
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -161,6 +173,11 @@ class Upstreams:
             one.tidy(now - self.settings.conversation_idle)
             if not one.users and now - one.used_at >= self.settings.upstream_idle:
                 self._shut(one)
+
+    def close(self) -> None:
+        """Close them all: turns in flight fail, and their clients are told."""
+        for one in self.all:
+            self._shut(one)
 
     def _shut(self, one: Upstream) -> None:
         log.info("closing the sockets of %s", one.name)
@@ -185,14 +202,20 @@ class Upstreams:
             one = self._begin(caller)
         self._open.move_to_end(one.id)
         one.users += 1
+        denied = False
         try:
             await one.ready.wait()
             if one.failure is not None:
                 raise one.failure
             yield one
+        except DialFailed as error:
+            denied = error.status in DENIED
+            raise
         finally:
             one.users -= 1
             one.used_at = trio.current_time()
+            if denied and one.open and not one.users and not one.scheduler.pool.stats().open:
+                self._shut(one)  # or it would go on dialling with a key that opens nothing
 
     def _begin(self, caller: Caller) -> Upstream:
         if self._nursery is None:
@@ -236,7 +259,10 @@ class Upstreams:
                         rng=self.rng,
                     )
                 )
+                if self.paused:
+                    scheduler.pool.pause()
                 one._parts = scheduler, http
+                self._there.add(one)
                 one.ready.set()
                 await one._closing.wait()
         except* SettingsError as group:
@@ -247,6 +273,9 @@ class Upstreams:
             log.error("the upstream %s crashed", one.name, exc_info=group)
         finally:
             one.close()
+            if one._parts is not None:
+                self._past += one.scheduler.stats().counters()
+                self._there.discard(one)
             one._parts = None
             if self._open.get(one.id) is one:
                 del self._open[one.id]

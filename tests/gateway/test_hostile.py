@@ -61,6 +61,63 @@ async def test_what_could_be_read_in_two_ways_is_not_read(
 
 
 @pytest.mark.parametrize(
+    "line", [b"authorization: Bearer sk-secret\x00", b"authorization: Bearer sk-\x7f\nsecret", b"sk-secret"]
+)
+async def test_what_is_wrong_is_said_without_the_secret_in_it(
+    autojump_clock: trio.abc.Clock, line: bytes
+) -> None:
+    async with staged() as stage, web_client(stage) as client:
+        await client.stream.send_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n\r\n")
+        answer = await client.answer()
+        assert answer.status == 400
+        assert "The request is no HTTP: illegal header line." in answer.json["error"]["message"]
+        assert b"secret" not in answer.content
+
+
+async def test_a_body_that_is_too_long_is_refused_before_it_comes(autojump_clock: trio.abc.Clock) -> None:
+    async with staged(settings=GatewaySettings(max_body=2000)) as stage, web_client(stage) as client:
+        head = (
+            b"POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\ncontent-length: 2001\r\n"
+        )
+        await client.stream.send_all(head + b"expect: 100-continue\r\n\r\n")
+        began = trio.current_time()
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+        assert trio.current_time() == began
+
+
+async def test_a_body_that_nobody_wants_is_not_asked_for(autojump_clock: trio.abc.Clock) -> None:
+    async with staged() as stage, web_client(stage, headers={}) as client:
+        head = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n"
+        await client.stream.send_all(head)
+        assert (await client.next()).status_code == 401  # and no 100 before it
+
+
+async def test_a_body_that_is_no_http_is_answered(autojump_clock: trio.abc.Clock) -> None:
+    async with staged() as stage, web_client(stage) as client:
+        head = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\n"
+        await client.stream.send_all(head + b"transfer-encoding: chunked\r\n\r\nsk-secret\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert b"secret" not in answer.content
+
+
+async def test_who_still_sends_sees_the_refusal() -> None:
+    async with staged(settings=GatewaySettings(max_head=2048)) as stage, trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        await nursery.start(trio.serve_listeners, stage.gateway.handle, listeners)
+        with trio.fail_after(20):
+            stream = await trio.open_tcp_stream(*listeners[0].socket.getsockname())
+            await stream.send_all(b"GET / HTTP/1.1\r\nx: " + b"a" * 20_000_000)
+            answer = b""
+            while data := await stream.receive_some():
+                answer += data
+            await stream.aclose()
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
     "target",
     ["/v1/../admin", "/v1/files/%2e%2E/x", "/v1/x%2f..%2f..%2fy", "/v1/..\\x", "http://elsewhere/v1/x"],
 )

@@ -243,7 +243,7 @@ def test_output_that_the_end_leaves_out_is_put_there() -> None:
         (AdmissionQueueFull("turn", tenant="t", waiting=1, limit=1, state=""), 503, "server_is_overloaded"),
         (RetryBudgetExceeded(wait=5, limit=1), 503, "retry_budget_exceeded"),
         (DeadlineExceeded("queued", tenant="t", allowed=1, elapsed=1, turns=0), 504, "deadline_exceeded"),
-        (PoolClosed("closed"), 503, "shutting_down"),
+        (PoolClosed("closed"), 503, "upstream_closed"),
         (LaneOverflow(events=1, size=1), 503, "client_too_slow"),
         (InputInvalid("input[0]", "is no JSON", "mend it"), 400, "invalid_value"),
         (SettingsError("key", "(hidden)", "is empty"), 502, "gateway_misconfigured"),
