@@ -121,6 +121,8 @@ class Admin:
         if verb not in _DONE:
             raise Refusal(f"no such verb: {str(verb)[:40]!r}; there is {', '.join(VERBS)}")
         chosen = self._upstreams(None if name is None else str(name))
+        if name is None and verb in _LASTING:
+            self.running.gateway.upstreams.paused = _LASTING[str(verb)]
         for upstream in chosen:
             self._do(str(verb), upstream)
         if verb == "drain":
@@ -172,6 +174,7 @@ _DONE = {
     "drain": "paused, with nothing in flight:",
     "kill": "closed the sockets of",
 }
+_LASTING = {"pause": True, "drain": True, "resume": False}  # said of all: also of those that are opened later
 VERBS = ("show", *_DONE, "reload", "stop")
 
 

@@ -76,7 +76,7 @@ def _lanes(_upstream: Upstream, view: PoolView, now: float) -> Iterable[Sequence
         for lane in conn.lanes:
             state = "hot" if lane.state is LaneState.HELD else lane.state.value
             who = lane.holder if lane.state in BUSY else lane.conversation
-            yield (lane.name, state, who, round(now - lane.since, 1))
+            yield (conn.name, lane.name, state, who, round(now - lane.since, 1))
 
 
 def _conversations(upstream: Upstream, _view: PoolView, now: float) -> Iterable[Sequence[Value]]:
@@ -104,7 +104,7 @@ _TABLES: Mapping[str, tuple[Sequence[str], _Rows]] = {
         _pools,
     ),
     "connections": (("name", "state", "age", "retires_in", "busy", "hot", "lanes"), _connections),
-    "lanes": (("lane", "state", "conversation", "seconds"), _lanes),
+    "lanes": (("connection", "lane", "state", "conversation", "seconds"), _lanes),
     "conversations": (("name", "model", "response", "items", "tokens", "idle"), _conversations),
     "waiters": (("who", "wants", "lane", "behind", "seconds"), _waiters),
 }
@@ -123,18 +123,14 @@ def _stats(gateway: Gateway) -> list[Sequence[Value]]:
         ("memory_bytes", library.size),
         *_spool(gateway.spool),
     ]
-    snapshots = [scheduler.stats() for scheduler in gateway.upstreams.sources.values()]
-    placements: dict[str, int] = {}
-    for snapshot in snapshots:
-        for reason, count in snapshot.placements.items():
-            placements[reason] = placements.get(reason, 0) + count
+    stats = gateway.upstreams.stats
     rows += [
-        ("turns", sum(snapshot.turns for snapshot in snapshots)),
-        ("bytes_sent", sum(snapshot.bytes_sent for snapshot in snapshots)),
-        ("bytes_saved", sum(snapshot.bytes_saved for snapshot in snapshots)),
-        ("tokens_saved", sum(snapshot.tokens_saved for snapshot in snapshots)),
+        ("turns", stats.turns),
+        ("bytes_sent", stats.bytes_sent),
+        ("bytes_saved", stats.bytes_saved),
+        ("tokens_saved", stats.tokens_saved),
     ]
-    return [*rows, *((f"turns {reason}", count) for reason, count in sorted(placements.items()))]
+    return [*rows, *((f"turns {reason}", count) for reason, count in sorted(stats.placements.items()))]
 
 
 def _spool(spool: Spool | None) -> Iterable[Sequence[Value]]:

@@ -75,7 +75,8 @@ async def test_every_table_is_plain_and_without_secrets(autojump_clock: trio.abc
         said = to_json(answers).decode()
         assert not any(secret in said for secret in ("wl-1", digest_of("wl-1"), "hello"))
         assert shown["pools"]["rows"][0][:3] == ["gateway", "active", 1]
-        assert sorted(row[2] for row in shown["lanes"]["rows"]) == ["hot", "leased"]
+        assert {row[1] for row in shown["lanes"]["rows"]} == {"c1"}
+        assert sorted(row[3] for row in shown["lanes"]["rows"]) == ["hot", "leased"]
         (conversation,) = shown["conversations"]["rows"]
         assert conversation[4] == 2
         assert shown["keys"]["rows"] == [["batch", "batch", 1.0, 0.0, None, None, 10_000]]
@@ -118,6 +119,31 @@ async def test_rotate_and_kill_are_not_seen_by_clients(autojump_clock: trio.abc.
                 assert done["type"] == "response.completed"
                 parent = done["response"]["id"]
         assert stage.emulator.stats.connections >= 3
+
+
+async def test_what_is_paused_is_so_for_keys_that_come_later(autojump_clock: trio.abc.Clock) -> None:
+    async with staged() as stage:
+        admin = admin_of(stage)
+        await asked(admin, {"verb": "pause"})
+        async with connected(stage.gateway, headers={"authorization": "Bearer late"}) as client:
+            await client.send(**TURN)
+            await trio.sleep(5)
+            (pools,) = await asked(admin, {"verb": "show", "name": "pools"})
+            assert [row[1] for row in pools["rows"]] == ["paused"]
+            await asked(admin, {"verb": "resume"})
+            assert (await client.rest())[-1]["type"] == "response.completed"
+
+
+async def test_what_was_counted_outlives_its_sockets(autojump_clock: trio.abc.Clock) -> None:
+    async with staged(policy="open") as stage:
+        admin = admin_of(stage)
+        async with connected(stage.gateway) as client:
+            for count in range(1, 4):
+                await client.turn(**TURN)
+                await asked(admin, {"verb": "kill"})
+                (stats,) = await asked(admin, {"verb": "show", "name": "stats"})
+                counts = dict(stats["rows"])
+                assert (counts["turns"], counts["turns replay:new"]) == (count, count)
 
 
 async def test_what_cannot_be_done(autojump_clock: trio.abc.Clock) -> None:

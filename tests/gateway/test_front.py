@@ -222,6 +222,22 @@ async def test_a_key_that_the_service_refuses(autojump_clock: trio.abc.Clock) ->
         answer = await client.create(**ASKED)
         assert (answer.status, answer.json["error"]["code"]) == (401, "invalid_api_key")
         assert "sk-client" not in answer.content.decode()
+        await trio.sleep(300)  # nobody goes on dialling with it, and it takes no other key's place
+        assert stage.gateway.upstreams.all == []
+        assert len(stage.network.dials) == 1
+
+
+async def test_a_key_that_is_refused_for_a_while_keeps_the_sockets_that_it_has(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    server = EmulatorSettings(faults="refuse,status=403,connection=2")
+    async with staged(server) as stage, web_client(stage) as client:
+        assert (await client.create(**ASKED)).status == 200
+        (upstream,) = stage.gateway.upstreams.all
+        upstream.scheduler.pool.rotate()
+        await trio.sleep(10)
+        assert (await client.create(**ASKED)).status == 200
+        assert stage.gateway.upstreams.all == [upstream]
 
 
 @pytest.mark.parametrize(
