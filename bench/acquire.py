@@ -59,7 +59,7 @@ class Silent:
         await trio.lowlevel.checkpoint()
 
 
-async def dial(use: Use) -> None:
+async def dial(use: Use, _scope: trio.CancelScope) -> None:
     """Open one."""
     await use(Silent())
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from pool.dial import Wire, WireClosed
 from pool.errors import ConnectionLost, FrameTooLarge, LocalProtocolError, RemoteProtocolError
@@ -49,6 +49,18 @@ FRAME_MARGIN = 16  # bytes of framing around a message
 FORK_PATIENCE = 5.0
 
 
+@frozen(kw_only=True)
+class Reports:
+    """What a connection tells its pool; the same for all of them."""
+
+    opened: Callable[[Connection], None]
+    ended: Callable[[Connection], None]  # nothing more can be sent or read
+    over: Callable[[Exchange], None]  # a response has ended, or failed
+    expired: Callable[[Connection], None]  # the server says that the connection is too old
+    broken: Callable[[Connection], None]  # nothing can be sent any more; its reader may not know yet
+    crowded: Callable[[Connection, int], None]  # it takes only so many lane names
+
+
 @define(eq=False, kw_only=True)
 class Connection:
     """A connection's live half; `conn` is its half in the roster."""
@@ -56,14 +68,9 @@ class Connection:
     conn: Conn
     settings: PoolSettings
     frame_cap: int
-    on_open: Callable[[Connection], None]
-    on_end: Callable[[Connection], None]  # nothing more can be sent or read
-    on_over: Callable[[Exchange], None]  # a response has ended, or failed
-    on_expired: Callable[[Connection], None]  # the server says that the connection is too old
-    on_broken: Callable[[Connection], None]  # nothing can be sent any more; its reader may not know yet
-    on_crowded: Callable[[Connection, int], None]  # it takes only so many lane names
+    tell: Reports
     tap: Tap | None = None  # somebody who watches
-    dialling: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    dialling: trio.CancelScope | None = field(factory=trio.CancelScope, init=False)  # None: that is over
     _reading: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     why: str | None = field(default=None, init=False)  # why we closed it; None: we did not
     memory: Memory = field(factory=Memory, init=False)
@@ -78,7 +85,9 @@ class Connection:
     bytes_received: int = field(default=0, init=False)
     exchanges: dict[str | None, Exchange] = field(factory=dict, init=False)  # in flight, oldest first
     _cycles: dict[str | None, Cycle] = field(factory=dict, init=False)
-    _unnamed: set[str | None] = field(factory=set, init=False)  # lanes whose names were one too many
+    _unnamed: frozenset[str | None] = field(
+        default=frozenset(), init=False
+    )  # lanes whose names were one too many
 
     def __repr__(self) -> str:
         state = f"in_flight={len(self.exchanges)} remembered={len(self.memory)}"
@@ -91,13 +100,13 @@ class Connection:
         if self.wire is not None:
             # Only the reading: the library's own reader must live on to see the answer to the close frame.
             self._reading.cancel()
-        elif not self.conn.opened_at:
+        elif self.dialling is not None:
             self.dialling.cancel()
 
     async def run(self, wire: Wire) -> None:
         """Read the open connection to its end."""
-        self.wire = wire
-        self.on_open(self)
+        self.wire, self.dialling = wire, None
+        self.tell.opened(self)
         try:
             wire.listen(self._taken)
             with self._reading:
@@ -117,7 +126,7 @@ class Connection:
             self.bytes_sent, self.bytes_received = wire.bytes_out, wire.bytes_in
             self.memory.clear()
             # First the roster, then the waiting turns: their next try must not be given this connection again.
-            self.on_end(self)
+            self.tell.ended(self)
             self._fail_all(self.closed)
 
     def _taken(self, text: str) -> None:
@@ -148,7 +157,7 @@ class Connection:
         if error is not None:
             exchange.fail(error)
         del self.exchanges[stream_id]
-        self.on_over(exchange)
+        self.tell.over(exchange)
 
     def _take(self, text: str | bytes) -> None:
         """Hand one message to its lane."""
@@ -182,7 +191,7 @@ class Connection:
         """See whether an error ends the connection, not just a request: then it grants nothing more."""
         if isinstance(event, ErrorEvent) and event.code == AGE_LIMIT:
             self.expired = True
-            self.on_expired(self)
+            self.tell.expired(self)
 
     def _unclaimed(self, payload: dict[str, object]) -> tuple[str | None, Exchange | None]:
         """Find whom a message without a lane of ours is meant for."""
@@ -216,8 +225,8 @@ class Connection:
         if finished.status == "refused":
             self.memory.refused(stream_id, exchange.parent)
             if finished.error is not None and finished.error.code == NAME_LIMIT:
-                self._unnamed.add(stream_id)
-                self.on_crowded(self, len(self._cycles.keys() - self._unnamed))
+                self._unnamed |= {stream_id}
+                self.tell.crowded(self, len(self._cycles.keys() - self._unnamed))
         elif finished.status == "failed" or finished.response_id is None:
             self.memory.failed(stream_id)
         else:
@@ -324,7 +333,7 @@ class Connection:
             try:
                 await wire.send(message)
             except WireClosed as closed:
-                self.on_broken(self)
+                self.tell.broken(self)
                 reason = f"code {closed.code}, {closed.reason or 'no reason given'}"
                 raise ConnectionLost(
                     f"{self.conn} was closed before the send ({reason})",
@@ -333,6 +342,6 @@ class Connection:
                     reason=closed.reason,
                 ) from None
             return
-        self.on_broken(self)
+        self.tell.broken(self)
         self.close("stalled")
         raise ConnectionLost(f"{self.conn} took no data for {timeout:g} s", sent=False)

@@ -1,7 +1,7 @@
 """Open a WebSocket: a transport, and the upgrade on it. The only importer of trio_websocket on the client's side.
 
 Theory of operation
-    `dialer(use)` opens one connection, calls `use(wire)`, and closes it: the nursery that the WebSocket
+    `dialer(use, scope)` opens one connection, calls `use(wire)`, and closes it: the nursery that the WebSocket
     library needs lives and dies inside this one call, in the connection's own task, so that a refused upgrade
     or a broken socket can never reach a neighbour. Whatever goes wrong before `use` is a `DialFailed`.
 """
@@ -9,7 +9,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import h11
@@ -18,6 +18,7 @@ import trio_websocket
 from attrs import define, field
 from wsproto.utilities import LocalProtocolError
 
+from pool.auth import Secret
 from pool.errors import DialFailed, SettingsError
 from pool.line import HandshakeLost, Line
 from pool.retry_after import seconds
@@ -79,12 +80,12 @@ Use = Callable[[Wire], Awaitable[None]]
 class Dial(Protocol):
     """Opens one connection, gives it to `use`, closes it. Raises `DialFailed` before `use` is called."""
 
-    async def __call__(self, use: Use) -> None:
-        """Run one connection from dial to close."""
+    async def __call__(self, use: Use, scope: trio.CancelScope, /) -> None:
+        """Run one connection from dial to close. `scope`, new, covers what comes before `use`."""
         ...
 
 
-Connect = Callable[[], Awaitable[trio.abc.Stream]]
+Failure = TypeVar("Failure", bound=Exception)
 
 
 class _WebSocketWire:
@@ -144,64 +145,76 @@ class Dialer:
     endpoint: Endpoint
     settings: PoolSettings
     transport: Callable[[], Awaitable[trio.abc.Stream]] = field()
+    _key: Secret | None = field(default=None, init=False, repr=False)
+    _said: list[tuple[bytes, bytes]] = field(factory=list, init=False, repr=False)  # headers, with that key
 
     @transport.default
     def _over_tcp(self) -> Transport:
         return Transport(self.endpoint.url, self.settings.ca_file, self.settings.use_proxy)
 
-    async def __call__(self, use: Use) -> None:
-        """Dial, run `use` on the open connection, close.
+    async def __call__(self, use: Use, scope: trio.CancelScope) -> None:
+        """Dial, run `use` on the open connection, close. Cancelling `scope` gives up a dial that is under way.
 
         Raises:
             DialFailed: it could not be opened.
         """
-        parts = urlsplit(self.endpoint.url)
-        rejected: trio_websocket.ConnectionRejected | None = None
-        transport: trio.abc.Stream | None = None
-        with trio.CancelScope(deadline=trio.current_time() + self.settings.dial_timeout) as timeout:
-            headers = await self._headers()
-            transport = await self.transport()
-        if transport is None:
-            raise DialFailed(f"cannot reach {self._where}: no answer within {self.settings.dial_timeout:g} s")
-        line = Line(transport, self.settings.max_message, self.settings.read_interval)
+        failed: DialFailed | None = None
+        line: Line | None = None
+        scope.deadline = trio.current_time() + self.settings.dial_timeout
         try:
             async with trio.open_nursery() as nursery:
-                with trio.CancelScope(deadline=timeout.deadline) as handshake:
-                    socket = await trio_websocket.wrap_client_stream(
-                        nursery,
-                        line,  # type: ignore[arg-type]  # typed for two kinds of stream, but any will do
-                        parts.netloc,
-                        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-                        extra_headers=headers,
-                        message_queue_size=QUEUE,
-                        max_message_size=self.settings.max_message,
-                        receive_buffer_size=READ_SIZE,
+                # Open sockets are many, and idle: what only the dial needs is gone before `use`.
+                with scope:
+                    headers = await self._headers()
+                    line = Line(
+                        await self.transport(), self.settings.max_message, self.settings.read_interval
                     )
-                    line.upgraded = True
-                if line.upgraded:
+                    socket = await self._upgrade(nursery, line, headers)
+                if line is not None and line.upgraded:
                     await self._use(socket, line, use)
                 nursery.cancel_scope.cancel()
+        except* DialFailed as group:
+            failed = _only(group, DialFailed)
         except* trio_websocket.ConnectionRejected as group:
-            rejected = _only(group)
+            failed = self._refused(_only(group, trio_websocket.ConnectionRejected))
         except* (HandshakeLost, h11.LocalProtocolError):
             pass  # h11's is wsproto's answer to an answer that is not HTTP
         except* LocalProtocolError:
             # wsproto's answer to a pong that the library sends while a close is under way; closed it is, then.
-            if not line.upgraded:
+            if line is None or not line.upgraded:
                 raise
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.settings.close_grace):
-                await line.abandon()
-        if rejected is not None:
-            raise self._refused(rejected)
+            if line is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + self.settings.close_grace):
+                    await line.abandon()
+        if failed is not None:
+            raise failed
+        if line is None:
+            raise DialFailed(f"cannot reach {self._where}: no answer within {self.settings.dial_timeout:g} s")
         if not line.upgraded:
-            late = handshake.cancelled_caught
             what = (
                 f"no upgrade within {self.settings.dial_timeout:g} s"
-                if late
+                if scope.cancelled_caught
                 else "it closed during the upgrade, or its answer is not HTTP"
             )
             raise DialFailed(f"cannot open {self._where}: {what}")
+
+    async def _upgrade(
+        self, nursery: trio.Nursery, line: Line, headers: list[tuple[bytes, bytes]]
+    ) -> trio_websocket.WebSocketConnection:
+        parts = urlsplit(self.endpoint.url)
+        socket = await trio_websocket.wrap_client_stream(
+            nursery,
+            line,  # type: ignore[arg-type]  # typed for two kinds of stream, but any will do
+            parts.netloc,
+            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            extra_headers=headers,
+            message_queue_size=QUEUE,
+            max_message_size=self.settings.max_message,
+            receive_buffer_size=READ_SIZE,
+        )
+        line.upgraded = True
+        return socket
 
     async def _use(self, socket: trio_websocket.WebSocketConnection, line: Line, use: Use) -> None:
         grace = self.settings.close_grace
@@ -220,19 +233,23 @@ class Dialer:
         return without_query(self.endpoint.url)
 
     async def _headers(self) -> list[tuple[bytes, bytes]]:
-        headers = dict(self.endpoint.headers)
-        given = {name.lower() for name in headers}
+        """Return what the upgrade says beside the usual: the same list each time, as long as the key is the same."""
+        given = {name.lower() for name in self.endpoint.headers}
         try:
             key = await self.endpoint.auth.key()
         except SettingsError as error:
             # With a cause it is the user's own key function that raised: it may work the next time.
             raise DialFailed(f"no key for {self._where}: {error}", hopeless=error.__cause__ is None) from None
         hide(key)
-        if key is not None and "authorization" not in given:
-            headers["Authorization"] = f"Bearer {key.reveal()}"
-        if "user-agent" not in given:
-            headers["User-Agent"] = "warmline"
-        return [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+        if key != self._key or not self._said:
+            headers = dict(self.endpoint.headers)
+            if key is not None and "authorization" not in given:
+                headers["Authorization"] = f"Bearer {key.reveal()}"
+            if "user-agent" not in given:
+                headers["User-Agent"] = "warmline"
+            self._key = key
+            self._said = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+        return self._said
 
     def _refused(self, rejected: trio_websocket.ConnectionRejected) -> DialFailed:
         status = rejected.status_code
@@ -256,9 +273,9 @@ class Dialer:
         )
 
 
-def _only(group: BaseExceptionGroup[trio_websocket.ConnectionRejected]) -> trio_websocket.ConnectionRejected:
+def _only(group: BaseExceptionGroup[Failure], kind: type[Failure]) -> Failure:
     first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    assert isinstance(first, trio_websocket.ConnectionRejected)
+    assert isinstance(first, kind)
     return first

@@ -113,10 +113,10 @@ class Ledger:
             self.leased[lane] = None
             lane.warned = False
         if state in BUSY:
-            conn.busy.add(lane)
+            conn.busy[lane] = None
             self.idle.pop(conn, None)
         else:
-            conn.busy.discard(lane)
+            conn.busy.pop(lane, None)
             if not conn.busy and conn.state is ConnState.OPEN and conn not in self.idle:
                 conn.idle_since = now
                 self.idle[conn] = None
@@ -130,7 +130,7 @@ class Ledger:
         """A hold's conversation will be hot on this lane; nobody else is."""
         hold.lane, lane.hold = lane, hold
         conn, was_roomy = lane.conn, lane.conn.roomy
-        conn.claimed.add(lane)
+        conn.claimed[lane] = None
         if was_roomy and not conn.roomy:
             for other in conn.lanes:
                 self.shelf.roomy.pop(other, None)
@@ -140,7 +140,7 @@ class Ledger:
         if lane.hold is not None:
             lane.hold.lane, lane.hold.lost, lane.hold = None, why, None
             conn, was_roomy = lane.conn, lane.conn.roomy
-            conn.claimed.discard(lane)
+            conn.claimed.pop(lane, None)
             if conn.roomy and not was_roomy:
                 for other in conn.lanes:
                     if other in self.shelf.free:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 from attrs import define, field
 
-from pool.connection import Connection
+from pool.connection import Connection, Reports
 from pool.dial import Dial, Dialer
 from pool.errors import DialFailed
 from pool.exchange import Exchange
@@ -105,6 +105,7 @@ class Pool:
     tap: Tap | None = field(init=False, repr=False)  # somebody who watches
     _janitor: Janitor = field(init=False)
     _probe: LagProbe = field(init=False)
+    _reports: Reports = field(init=False)
     _opened_at: float = field(factory=trio.current_time, init=False)
     # Set at each end of a connection, for `drain`
     _drained: trio.Event | None = field(default=None, init=False)
@@ -116,6 +117,14 @@ class Pool:
 
     def __attrs_post_init__(self) -> None:
         self.tap = tap_for(self.endpoint)
+        self._reports = Reports(
+            opened=self._opened,
+            ended=self._read_to_end,
+            over=self._response_over,
+            expired=self._expired,
+            broken=self._broken,
+            crowded=self._crowded,
+        )
         self._janitor = Janitor(self._roster, self._connections, self._apply, self._nursery)
         self._probe = LagProbe(self.recorder.loop_lag, lambda: bool(self._roster.ledger.leased))
 
@@ -332,21 +341,16 @@ class Pool:
             conn=conn,
             settings=self.settings,
             frame_cap=self.endpoint.frame_cap,
-            on_open=self._opened,
-            on_end=self._read_to_end,
-            on_over=self._response_over,
-            on_expired=self._expired,
-            on_broken=self._broken,
-            on_crowded=self._crowded,
+            tell=self._reports,
             tap=self.tap,
         )
         self._connections[conn] = connection
         failure: DialFailed | None = None
         try:
-            with connection.dialling:
-                await self._dial(connection.run)
+            assert connection.dialling is not None
+            await self._dial(connection.run, connection.dialling)
         except DialFailed as error:
-            failure = error
+            failure = error if connection.why is None else None
         finally:
             del self._connections[conn]
             sent, received = self._bytes

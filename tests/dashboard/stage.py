@@ -94,7 +94,7 @@ async def silent(
     wires: list[SilentWire] = []
     refusing: list[int] = []
 
-    async def dial(use: Use) -> None:
+    async def dial(use: Use, _scope: trio.CancelScope) -> None:
         await trio.lowlevel.checkpoint()
         if refusing:
             raise DialFailed("ws://silent/v1 refused the upgrade (it said so)", status=refusing.pop())

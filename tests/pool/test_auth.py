@@ -167,7 +167,7 @@ async def test_no_error_of_a_dial_shows_the_key() -> None:
     for key in bad:
         dialer = Dialer(Endpoint.openai(key=key), PoolSettings())
         with pytest.raises(DialFailed, match=r"no key for wss://api.openai.com/v1/responses") as caught:
-            await dialer(_never)
+            await dialer(_never, trio.CancelScope())
         error = caught.value
         assert error.hopeless is (key is not broken)
         shown = "".join(traceback.format_exception_only(error))

@@ -37,7 +37,7 @@ class Closing:
 async def test_a_server_that_accepts_and_closes_is_not_dialled_in_a_loop(autojump_clock: MockClock) -> None:
     dials = 0
 
-    async def dial(use: Use) -> None:
+    async def dial(use: Use, _scope: trio.CancelScope) -> None:
         nonlocal dials
         dials += 1
         await use(Closing())

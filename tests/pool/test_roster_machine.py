@@ -302,7 +302,7 @@ class RosterMachine(RuleBasedStateMachine):
         assert set(alive) == set(self.roster.ledger.leased)
         for conn in self.all:
             busy = {lane for lane in conn.lanes if lane.state in BUSY}
-            assert conn.state is ConnState.CLOSED or busy == conn.busy
+            assert conn.state is ConnState.CLOSED or busy == set(conn.busy)
             assert len(busy) <= conn.in_flight_limit
 
     @invariant()
@@ -340,7 +340,7 @@ class RosterMachine(RuleBasedStateMachine):
             lane = hold.lane
             assert lane is None or (lane.hold is hold and lane.conn.state is not ConnState.CLOSED)
         for conn in self.all:
-            assert conn.claimed == {lane for lane in conn.lanes if lane.hold is not None}
+            assert set(conn.claimed) == {lane for lane in conn.lanes if lane.hold is not None}
             for lane in conn.lanes:
                 assert lane.hold is None or lane.hold.lane is lane
                 if conn.state is not ConnState.CLOSED and lane.state is not LaneState.LEASED:
