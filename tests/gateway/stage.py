@@ -17,6 +17,7 @@ from pool.settings import Endpoint, PoolSettings
 from scheduler.gateway.gateway import Gateway
 from scheduler.gateway.keys import KeyRing, Policy, VirtualKey
 from scheduler.gateway.settings import GatewaySettings
+from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstreams
 from scheduler.settings import SchedulerSettings
 from tests.support.scripted import ScriptedServer
@@ -50,7 +51,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    server: EmulatorSettings | ScriptedServer | None = None,
+    server: EmulatorSettings | Emulator | ScriptedServer | None = None,
     *,
     settings: GatewaySettings | None = None,
     policy: Policy = "forward",
@@ -58,9 +59,12 @@ async def staged(
     pool: PoolSettings | None = None,
     scheduler: SchedulerSettings | None = None,
     http: bool = True,
+    spool: Spool | None = None,
 ) -> AsyncIterator[Stage]:
-    """Run a gateway whose upstream is an emulator, or a scripted server."""
-    serving = server if isinstance(server, ScriptedServer) else Emulator(server or EmulatorSettings())
+    """Run a gateway whose upstream is an emulator, or a scripted server. Who gives a spool closes it."""
+    serving = (
+        server if isinstance(server, ScriptedServer | Emulator) else Emulator(server or EmulatorSettings())
+    )
     endpoint = Endpoint.emulator("http://server/v1")
     if isinstance(serving, Emulator):
         endpoint = endpoint.with_(lanes=serving.settings.lanes, max_age=serving.settings.max_age)
@@ -84,7 +88,9 @@ async def staged(
             rng=random.Random(1),
         )
         await nursery.start(upstreams.run)
-        yield Stage(Gateway(upstreams, upstreams.settings, ring), network, http_side)
+        if spool is not None:
+            nursery.start_soon(spool.run)
+        yield Stage(Gateway(upstreams, upstreams.settings, ring, spool), network, http_side)
         nursery.cancel_scope.cancel()
 
 

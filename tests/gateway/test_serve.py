@@ -24,12 +24,13 @@ ASKED = {"model": "m", "input": "go", "stream": True, "metadata": {"emulator": "
 
 
 @contextmanager
-def gateway(url: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def gateway(url: str, *options: str, admin: str = "none") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command; yield the process and the base URL that it printed."""
-    command = [sys.executable, "-m", "scheduler", "serve", "--url", url, "--listen", "127.0.0.1:0", *options]
+    listen = () if "--listen" in options else ("--listen", "127.0.0.1:0")
+    command = [sys.executable, "-m", "scheduler", "serve", "--url", url, *listen, *options]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WARMLINE_")}
     with subprocess.Popen(
-        [*command, "--admin", "none"],
+        [*command, "--admin", admin],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
