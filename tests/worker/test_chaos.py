@@ -28,7 +28,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
 
 async def test_killed_every_second(place: tuple[str, Disturb | None], tmp_path: Path) -> None:
     url, disturb = place
-    chaos = Chaos(jobs=32, turns=10, workers=4, concurrency=4, latency=0.1, lease=1.5, patience=180)
+    chaos = Chaos(jobs=24, turns=10, workers=3, concurrency=4, latency=0.1, lease=1.5, patience=180)
     aftermath = await unleash(url, chaos, tmp_path, disturb=disturb)
     print(aftermath.to_text(chaos))
     assert aftermath.wrong == ()
