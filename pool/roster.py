@@ -304,6 +304,7 @@ class Roster:
             if waiting > on_the_way and self.endpoint.one_model:
                 on_the_way += self._swap(waiting - on_the_way, now, commands)
             waiting = self._serve_instead(now, commands)
+            self._wake_at = min(self._wake_at, self._serving.due)
         # Warm-up counts every dial under way, however slow: an outage must not pile up dials that nobody awaits.
         spoken_for = min(waiting, on_the_way)
         while (
@@ -311,7 +312,6 @@ class Roster:
             and self._dial(now, commands) is not None
         ):
             on_the_way += self.lanes.in_flight
-        self._wake_at = min(self._wake_at, self._serving.due)
         return commands
 
     def _serve_instead(self, now: float, commands: list[Command]) -> int:

@@ -85,6 +85,21 @@ def test_it_bides_no_longer_than_the_replay_would_take() -> None:
     assert late.lane is waiter.lane
 
 
+def test_nothing_is_due_while_the_pool_is_paused() -> None:
+    """The patience of somebody who bides ends, but nobody can be served: to look again and again would be in vain."""
+    desk_ = desk(TWO, max_connections=2)
+    late, _ = crowd(desk_, worth=1.0)
+    waiter = desk_.ask(late)
+    desk_.roster.pause()
+    desk_.pass_time(2.0)
+    desk_.tick()
+    assert desk_.roster.next_due() > desk_.now
+    assert desk_.waits(waiter)
+    desk_.did(desk_.roster.resume(now=desk_.now))
+    assert waiter.lane is not None
+    assert not waiter.own
+
+
 def test_it_does_not_bide_where_the_replay_costs_less() -> None:
     desk_ = desk(TWO, max_connections=2)
     late, _ = crowd(desk_, worth=0.01)
