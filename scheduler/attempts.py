@@ -21,7 +21,7 @@ from scheduler.recovery import Again, GiveUp, Remedy, recover
 from scheduler.standing import Standing
 from scheduler.steering import Steers
 from scheduler.turns import Placement, Turn, TurnRequest, Usage
-from scheduler.ways import FALLBACK, OVERSIZE, Carrier, Reply
+from scheduler.ways import FALLBACK, OVERSIZE, Carrier, Reply, Way
 
 log = logging.getLogger("warmline.scheduler")
 
@@ -59,7 +59,8 @@ class Attempts:
     remedies: set[Remedy] = field(factory=set, init=False)  # already tried
     seen: bool = field(default=False, init=False)  # the caller has been given events of the present try
     forced: str | None = field(default=None, init=False)  # why the turn must go over HTTP from now on
-    over_http: str | None = field(default=None, init=False)  # why the present try goes over HTTP, if it does
+    way: Way = field(factory=Way, init=False)  # the present try's
+    replay_cost: float = field(default=0.0, init=False)  # s, as expected when the present try was placed
 
     async def run(self) -> Turn:
         shared, self.changes = self.at.shared, self.at.turns_to(self.request)
@@ -73,7 +74,7 @@ class Attempts:
                     free_attempts=self.free,
                     settings=shared.settings,
                     rng=shared.rng,
-                    over=shared.ways.over(self.over_http),
+                    over=shared.ways.over(self.way.over_http),
                 )
                 if isinstance(action, GiveUp) or action.remedy in self.remedies:
                     self._note(
@@ -140,10 +141,10 @@ class Attempts:
         """Choose between a lane and HTTP, and return the right to it."""
         ways, chain, hold = self.at.shared.ways, self.at.chain, self.at.hold
         delta = chain.tip is not None and (chain.store or hold.lane is not None or self.at.near is not None)
-        if self.request.generate is False:  # exists on sockets alone
-            self.over_http = None
+        if self.forced is not None or self.request.generate is False:  # which exists on sockets alone
+            self.way = Way(over_http=None if self.request.generate is False else self.forced)
         else:
-            self.over_http = self.forced or ways.choose(
+            self.way = ways.choose(
                 self.request,
                 hold,
                 size=sum(map(len, self.new)) + len(fields) + (0 if delta else chain.size),
@@ -152,7 +153,8 @@ class Attempts:
                 keeps=self.at.keeps,
                 done=self.at.turns,
             )
-        if self.over_http is not None:
+        self.replay_cost = hold.worth
+        if self.way.over_http is not None:
             return ways.line(holder=self.at.name)
         return ways.lane(hold, near=self.at.near, holder=self.at.name, model=self.request.model)
 
@@ -183,8 +185,8 @@ class Attempts:
             plan = chain.plan(
                 self.new, remembered=lease.remembers(chain.tip), lost=hold.lost, rewritten=self.rewritten
             )
-            if self.over_http is not None:
-                plan = evolve(plan, reason=self.over_http)
+            if self.way.over_http is not None:
+                plan = evolve(plan, reason=self.way.over_http)
             else:
                 hold.lost = None
             create = ResponseCreate(
@@ -220,6 +222,8 @@ class Attempts:
             tap.note(what, conv=self.at.name, **facts)
 
     def _placed(self, plan: Plan, lease: Carrier) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s, turn %d: %s", self.at.name, len(self.at.placements) + 1, self._why(plan, lease))
         if self.at.shared.pool.tap is not None:
             self._note(
                 "placed",
@@ -230,10 +234,21 @@ class Attempts:
                 tenant=self.ticket.tenant,
                 model=self.request.model,
                 waited=lease.waited,
-                replay_cost=self.at.hold.worth,
+                replay_cost=self.replay_cost,
                 damage=lease.damage,
+                http_cost=self.way.http_cost,
+                dial_cost=self.way.dial_cost,
                 saved=plan.bytes_saved,
             )
+
+    def _why(self, plan: Plan, lease: Carrier) -> str:
+        """Say where the turn goes, and what was weighed."""
+        costs = [f"waited {lease.waited:.3f} s", f"a replay costs {self.replay_cost:.3f} s"]
+        if lease.damage:
+            costs.append(f"whose lane it was loses {lease.damage:.3f} s")
+        if self.way.dial_cost:
+            costs.append(f"over HTTP {self.way.http_cost:.3f} s, a dial {self.way.dial_cost:.3f} s")
+        return f"{plan.kind}, {plan.reason}, on {lease.lane_name} ({'; '.join(costs)})"
 
     def _taken(self, turn: Turn) -> None:
         if self.at.shared.pool.tap is not None:
@@ -256,7 +271,7 @@ class Attempts:
         at, shared = self.at, self.at.shared
         if exchange.first_output_at is not None:
             seconds = exchange.first_output_at - exchange.sent_at
-            if self.over_http is None:
+            if self.way.over_http is None:
                 # On a lane that remembers it, a changed prefix is read anew all the same.
                 reason = "replay:changed" if self.changes and plan.reason == "hot" else plan.reason
                 shared.estimates.replay(self.request.model).saw(reason, tokens=tokens, seconds=seconds)
@@ -281,7 +296,7 @@ class Attempts:
             queued=self.steers.queued(finished),
         )
         at.near, at.request, at.calls = None, self.request, bool(calls)
-        if self.over_http is not None:
+        if self.way.over_http is not None:
             at.leave_lane("http")
         turn = Turn(
             response_id=finished.response_id,
@@ -300,8 +315,10 @@ class Attempts:
                 bytes_saved=plan.bytes_saved,
                 tokens_saved=plan.tokens_saved,
                 waited=lease.waited,
-                replay_cost=at.hold.worth,
+                replay_cost=self.replay_cost,
                 damage=lease.damage,
+                http_cost=self.way.http_cost,
+                dial_cost=self.way.dial_cost,
             ),
             first_event=exchange.first_event_at - self.called_at,
             seconds=trio.current_time() - self.called_at,

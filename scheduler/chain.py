@@ -160,13 +160,16 @@ class Chain:
         self._covered = self._asked = len(self._items)
         self.tip, self.tokens = past.tip, past.tokens
 
-    def follow(self, history: Sequence[Mapping[str, Any] | Encoded]) -> tuple[list[Encoded], bool]:
-        """Return what a history given as a whole adds to the transcript; all of it and True when it rewrites it.
+    def follow(self, history: Sequence[Mapping[str, Any] | Encoded]) -> tuple[list[Encoded], int | None]:
+        """Return what a history given as a whole adds to the transcript, and None.
+
+        If it rewrites the transcript: all of it, and the first of its items at which they part.
 
         Raises:
             InputInvalid: it has no JSON form.
         """
         kept: list[Mapping[str, Any]] = []
+        places: list[int] = []  # of these in the history
         for index, given in enumerate(history):
             item = from_json(given.text) if isinstance(given, Encoded) else given
             if not isinstance(item, Mapping):
@@ -174,13 +177,16 @@ class Chain:
             item = replayable(item, store=self.store)
             if item is not None:
                 kept.append(item)
+                places.append(index)
         try:
             marks = [mark(item) for item in kept]
         except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
             raise _invalid(history) from None
         self._marks += (mark(from_json(item.text)) for item in self._items[len(self._marks) :])
-        known = covered(self._marks, marks)
-        return encode_input(kept[known or 0 :]), known is None
+        known, goes_on = covered(self._marks, marks)
+        if goes_on:
+            return encode_input(kept[known:]), None
+        return encode_input(kept), places[known] if known < len(places) else len(history)
 
     def plan(
         self, new: Sequence[Encoded], *, remembered: bool, lost: str | None, rewritten: bool = False

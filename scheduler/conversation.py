@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from scheduler.migration import Migration
 from scheduler.shared import Shared
 from scheduler.standing import Standing
 from scheduler.turns import Placement, Steered, Turn, TurnRequest
+
+log = logging.getLogger("warmline.scheduler")
 
 
 @define(eq=False)
@@ -143,11 +146,13 @@ class Conversation:
         """
         if self._busy:
             raise ConversationBusy(self.name)
-        new, rewritten = self._chain.follow(as_items(given)) if whole else (encode_input(given), False)
+        new, parted = self._chain.follow(as_items(given)) if whole else (encode_input(given), None)
+        if parted is not None:
+            log.info("%s: the history given is another from item %d on", self.name, parted)
         self._busy = True
         self._at.came_back()
         listener = on_events or one_by_one(on_event)
-        self._turn = Attempts(self._at, self.ticket, new, request, listener, rewritten, at_once)
+        self._turn = Attempts(self._at, self.ticket, new, request, listener, parted is not None, at_once)
         try:
             await self._migration.make_way()
             with self._shared.admission.within(self.ticket):

@@ -41,10 +41,10 @@ def mark(item: Mapping[str, Any]) -> bytes:
     return head + hashlib.blake2b(to_json(shown), digest_size=16).digest()
 
 
-def covered(transcript: Sequence[bytes], history: Sequence[bytes]) -> int | None:
-    """Return how many items of a history the transcript covers; None when the history does not go on from it.
+def covered(transcript: Sequence[bytes], history: Sequence[bytes]) -> tuple[int, bool]:
+    """Return how many items of a history the transcript covers, and whether the history goes on from it.
 
-    Both are given as marks.
+    If it does not, they agree only on so many of its items. Both are given as marks.
     """
     at = 0
     for one in transcript:
@@ -53,8 +53,8 @@ def covered(transcript: Sequence[bytes], history: Sequence[bytes]) -> int | None
         if at < len(history) and history[at] == one:
             at += 1
         elif not _thought(one):
-            return None
-    return at
+            return at, False
+    return at, True
 
 
 def _thought(one: bytes) -> bool:

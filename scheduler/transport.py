@@ -48,6 +48,16 @@ class View:
     replay: float = 0.0  # what the conversation's replay costs more than its delta
     turns_left: float = float(PRIOR_TURNS)  # with the one at hand
 
+    @property
+    def over_http(self) -> float:
+        """What the rest of the run is expected to take longer over HTTP than on an open socket."""
+        return self.turns_left * self.overhead + (self.turns_left - 1) * self.replay
+
+    @property
+    def weighed(self) -> bool:
+        """A socket would have to be dialled, so that it is a question of costs."""
+        return self.growing and not (self.hot or self.idle)
+
 
 def choose(setting: TransportSetting, view: View) -> str | None:
     """Return why the turn goes over HTTP; None when it goes over a socket."""
@@ -59,9 +69,8 @@ def choose(setting: TransportSetting, view: View) -> str | None:
         return None
     if view.broken and not view.open:
         return "http:fallback"
-    over_http = view.turns_left * view.overhead + (view.turns_left - 1) * view.replay
-    short = view.turns_left <= SHORT and over_http < view.dial
-    return "http:short" if view.growing and short else None
+    short = view.turns_left <= SHORT and view.over_http < view.dial
+    return "http:short" if view.weighed and short else None
 
 
 @define(eq=False)

@@ -64,9 +64,11 @@ class Placement:
     """How one turn travelled, and why.
 
     `bytes_saved` and `tokens_saved` compare with sending the whole transcript, and with the server reading it
-    all again. The costs that were weighed, in seconds: `waited` for the lane; `replay_cost`, what sending the
-    whole transcript takes longer than a delta; `damage`, what the conversation that was hot on the lane is expected
-    to lose by giving it up (0: nobody was).
+    all again. The costs that were weighed, in seconds, as they were expected then: `waited` for the lane;
+    `replay_cost`, what sending the whole transcript would take longer than a delta (0 for a first turn, and for one
+    that changes what stands before it: then everything is read anew wherever it goes); `damage`,
+    what the conversation that was hot on the lane would lose by giving it up (0: nobody was); and where a socket
+    would have had to be dialled, `http_cost`, what the rest of the run would take longer over HTTP, and `dial_cost`.
     """
 
     kind: Literal["delta", "replay"]
@@ -79,6 +81,8 @@ class Placement:
     waited: float = 0.0
     replay_cost: float = 0.0
     damage: float = 0.0
+    http_cost: float = 0.0
+    dial_cost: float = 0.0
 
 
 SteerOutcome = Literal["accepted", "added", "taken", "pending", "refused", "failed"]

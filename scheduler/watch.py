@@ -4,6 +4,7 @@ Theory of operation
     Now and then a conversation loses its lane, and that is what replays are for. It is worth a warning when it goes
     on: turns are counted in blocks, and a reason that has its share of `BLOCKS` blocks in a row is told, once for as
     long as the watch lives. A short fleet never fills two blocks, and the first turns of conversations are no loss.
+    What can only be the caller's doing (`AT_ONCE`) is told the first time that it happens.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from attrs import define, field, frozen
 BLOCK = 100  # turns
 SHARE = 0.2  # of a block: less is noise, and costs little
 BLOCKS = 2  # in a row
+
+AT_ONCE = frozenset({"replay:rewritten"})
 
 # What would help, by the reason of a placement, or by what was changed.
 REMEDIES: Mapping[str, str] = {
@@ -49,6 +52,8 @@ class Complaint:
     turns: int
 
     def __str__(self) -> str:
+        if self.reason in AT_ONCE:
+            return f"a turn is no delta ({self.reason}): {REMEDIES[self.reason]}"
         what = "lose the model's prompt cache" if self.reason.startswith("changed:") else "are no deltas"
         return f"{self.count} of the last {self.turns} turns {what} ({self.reason}): {REMEDIES[self.reason]}"
 
@@ -64,16 +69,21 @@ class LossWatch:
 
     def saw(self, reason: str, changes: Iterable[str]) -> list[Complaint]:
         """A turn was placed for this reason, and changed so much; return what is to be told."""
+        told = self._tell({reason: 1}, turns=1) if reason in AT_ONCE else []
         if reason in REMEDIES:
             self._seen[reason] += 1
         for what in changes:
             self._seen[f"changed:{what}"] += 1
         self._turns += 1
         if self._turns < BLOCK:
-            return []
+            return told
         often = {one: count for one, count in self._seen.items() if count >= SHARE * BLOCK}
         self._turns, self._seen = 0, Counter()
         self._rows = Counter({one: self._rows[one] + 1 for one in often})
-        new = [one for one in often if self._rows[one] >= BLOCKS and one not in self._told]
+        lasting = {one: count for one, count in often.items() if self._rows[one] >= BLOCKS}
+        return told + self._tell(lasting, turns=BLOCK)
+
+    def _tell(self, counts: Mapping[str, int], *, turns: int) -> list[Complaint]:
+        new = [one for one in counts if one not in self._told]
         self._told.update(new)
-        return [Complaint(reason=one, count=often[one], turns=BLOCK) for one in new]
+        return [Complaint(reason=one, count=counts[one], turns=turns) for one in new]

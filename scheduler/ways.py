@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from pool.errors import DialFailed
 from pool.http import HttpClient, Line
@@ -92,6 +92,15 @@ class Carrier(Protocol):
         ...
 
 
+@frozen(kw_only=True)
+class Way:
+    """Which way a turn goes, and what was weighed, in seconds; 0 where there was nothing to weigh."""
+
+    over_http: str | None = None  # why, if it does
+    http_cost: float = 0.0  # the rest of its run over HTTP
+    dial_cost: float = 0.0
+
+
 @define(eq=False)
 class Ways:
     """Chooses the way of each turn of one scheduler, and learns what that needs."""
@@ -119,14 +128,14 @@ class Ways:
         stored: bool,
         done: int,
         keeps: float = 1.0,
-    ) -> str | None:
-        """Return why the turn goes over HTTP; None for a socket.
+    ) -> Way:
+        """Choose between a socket and HTTP.
 
         `size`: bytes of its message on a socket. `tokens`: of the context. `done`: turns of its run so far. `keeps`:
         the share of a replay's cost that a hot lane saves.
         """
         if not self.optional:
-            return choose(self.setting, View())
+            return Way(over_http=choose(self.setting, View()))
         prospects = self.pool.prospects(hold, model=request.model)
         view = View(
             size=size,
@@ -144,7 +153,9 @@ class Ways:
         reason = choose(self.setting, view)
         if reason == FALLBACK:
             self.pool.probe()
-        return reason
+        if not view.weighed or reason in (FALLBACK, OVERSIZE):
+            return Way(over_http=reason)
+        return Way(over_http=reason, http_cost=view.over_http, dial_cost=view.dial)
 
     def lane(
         self, hold: Hold, *, near: Hold | None, holder: str, model: str

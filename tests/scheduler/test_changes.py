@@ -15,7 +15,7 @@ from pool.emulator import EmulatorSettings, Latency
 from pool.wire.codec import encoded
 from scheduler.changes import changed
 from scheduler.turns import TurnRequest
-from scheduler.watch import BLOCK, REMEDIES, LossWatch
+from scheduler.watch import AT_ONCE, BLOCK, REMEDIES, LossWatch
 from tests.support.world import TOOL, asking, take, world
 
 PLAIN = TurnRequest(
@@ -94,8 +94,17 @@ def test_what_is_as_it_should_be_is_never_told(reasons: list[str]) -> None:
     assert not any(watch.saw(reason, ()) for reason in reasons * 20)
 
 
+def test_what_can_only_be_the_callers_doing_is_told_the_first_time_and_once() -> None:
+    watch = LossWatch()
+    (told,) = watch.saw("replay:rewritten", ())
+    assert str(told).startswith("a turn is no delta (replay:rewritten): histories are edited")
+    assert [feed(watch, "replay:rewritten", BLOCK) for _ in range(3)] == [[], [], []]
+
+
 def test_every_complaint_says_what_would_help() -> None:
     for reason, remedy in REMEDIES.items():
+        if reason in AT_ONCE:
+            continue
         watch = LossWatch()
         changes = [reason.removeprefix("changed:")] if reason.startswith("changed:") else []
         feed(watch, reason, BLOCK, *changes)

@@ -63,7 +63,8 @@ def test_and_nothing_less(one: Item, other: Item) -> None:
 
 
 def cover(transcript: Sequence[Item], history: Sequence[Item]) -> int | None:
-    return covered([mark(item) for item in transcript], [mark(item) for item in history])
+    known, goes_on = covered([mark(item) for item in transcript], [mark(item) for item in history])
+    return known if goes_on else None
 
 
 def test_a_history_goes_on_from_what_it_holds() -> None:
@@ -102,21 +103,39 @@ def test_what_is_covered_says_the_same_but_for_reasoning(transcript: list[Item],
 
 def test_a_chain_takes_what_is_new_out_of_a_history() -> None:
     chain = Chain()
-    new, rewritten = chain.follow([HELLO])
-    assert ([item.text for item in new], rewritten) == ([item.text for item in encode_input([HELLO])], False)
+    new, parted = chain.follow([HELLO])
+    assert ([item.text for item in new], parted) == ([item.text for item in encode_input([HELLO])], None)
     chain.commit(new, [THOUGHT, CALL], "resp_1", tokens=10)
-    new, rewritten = chain.follow([HELLO, CALL, SEEN])
-    assert ([item.text for item in new], rewritten) == ([item.text for item in encode_input([SEEN])], False)
+    new, parted = chain.follow([HELLO, CALL, SEEN])
+    assert ([item.text for item in new], parted) == ([item.text for item in encode_input([SEEN])], None)
     chain.commit(new, [SAID], "resp_2", tokens=20)
-    other, rewritten = chain.follow([{**HELLO, "content": "good morning"}, THOUGHT, CALL])
-    assert rewritten
+    other, parted = chain.follow([{**HELLO, "content": "good morning"}, THOUGHT, CALL])
+    assert parted == 0
     assert '"id"' not in str([item.text for item in other])  # the server has not kept the items
     chain.commit(other, [SAID], "resp_3", tokens=5, rewritten=True)
     assert [item["type"] for item in chain.items] == ["message", "reasoning", "function_call", "message"]
     assert chain.items[0]["content"] == "good morning"
     assert chain.size == sum(len(item) for item in chain.encoded)
-    again, rewritten = chain.follow([*chain.items, HELLO])
-    assert (len(again), rewritten) == (1, False)
+    again, parted = chain.follow([*chain.items, HELLO])
+    assert (len(again), parted) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("history", "parted"),
+    [
+        ([HELLO], 1),  # shorter
+        (
+            [HELLO, {"type": "reasoning", "summary": []}, {**CALL, "arguments": "[]"}],
+            2,
+        ),  # what cannot be sent counts
+        ([{**HELLO, "role": "developer"}, CALL], 0),
+    ],
+    ids=["shorter", "another call", "another beginning"],
+)
+def test_a_chain_says_where_a_history_parts_from_it(history: list[Item], parted: int) -> None:
+    chain = Chain()
+    chain.commit(encode_input([HELLO]), [CALL], "resp_1", tokens=10)
+    assert chain.follow(history)[1] == parted
 
 
 @pytest.mark.parametrize(
