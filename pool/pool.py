@@ -365,10 +365,9 @@ class Pool:
         before = took if self._dial_seconds is None else self._dial_seconds
         self._dial_seconds = before + DIAL_WEIGHT * (took - before)
         self.recorder.opened += 1
-        for old in self._roster.ledger.open:
-            if old.successor is connection.conn:
-                # Dialled at the retire line, or before it when ordered to rotate.
-                self.recorder.rotation.record(now - min(old.retire_at, connection.conn.since))
+        for old in self._roster.replaced_by(connection.conn):
+            # Dialled at the retire line, or before it when ordered to rotate.
+            self.recorder.rotation.record(now - min(old.retire_at, connection.conn.since))
         log.debug("%s opened", connection.conn)
         if self.tap is not None:
             self.tap.note("dialled", conn=str(connection.conn), seconds=took)

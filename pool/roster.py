@@ -219,9 +219,13 @@ class Roster:
         )
         heapq.heappush(self._due, (conn.retire_at, next(self._order), conn))
         commands: list[Command] = []
-        for old in [old for old in self._rotating if old.successor is conn]:
+        for old in self.replaced_by(conn):
             self._part(old, now, commands)
         return commands + self._settle(now)
+
+    def replaced_by(self, conn: Conn) -> list[Conn]:
+        """Return the open connections, past their retire line, that this one takes the place of."""
+        return [old for old in self._rotating if old.successor is conn and old.state is ConnState.OPEN]
 
     def dial_failed(self, conn: Conn, error: DialFailed, *, now: float) -> list[Command]:
         """A dial failed. When it cannot help to go on, those who have nothing else to wait for are told."""

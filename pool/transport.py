@@ -23,13 +23,15 @@ READ_SIZE = 64 * 1024
 class Transport:
     """Connects to the host of a URL: wss:// or https:// with TLS, else without.
 
-    Builds its TLS context once: it takes milliseconds.
+    Builds its TLS context once, because that takes milliseconds, and looks once which proxy the environment names.
     """
 
     url: str = field(repr=lambda url: repr(without_query(url)))
     ca_file: str | None = None
     use_proxy: bool = True
     _context: ssl.SSLContext | None = field(default=None, init=False)
+    _proxy: str | None = field(default=None, init=False, repr=False)
+    _looked: bool = field(default=False, init=False)  # which proxy it is
 
     async def __call__(self) -> trio.abc.Stream:
         """Connect.
@@ -40,11 +42,12 @@ class Transport:
         parts = urlsplit(self.url)
         secure = parts.scheme in ("wss", "https")
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-        proxy = proxy_for(host, port, secure=secure) if self.use_proxy else None
-        if proxy is None:
+        if self.use_proxy and not self._looked:
+            self._proxy, self._looked = proxy_for(host, port, secure=secure), True
+        if self._proxy is None:
             stream: trio.abc.Stream = await _connect(host, port, without_query(self.url))
         else:
-            stream = await _through_proxy(proxy, host, port)
+            stream = await _through_proxy(self._proxy, host, port)
         return await self._secured(stream, host) if secure else stream
 
     async def _secured(self, stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
