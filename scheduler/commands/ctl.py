@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from typing import Any
 
 import click
 
-LEAST = 6  # characters of a column, however narrow the terminal is
 HELP = """Look into a running gateway, and steer it.
 
 \b
@@ -89,36 +87,11 @@ def show(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> None:
-    """Print a table, as wide as the terminal; into a pipe nothing is cut off."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    numbers = [
-        all(isinstance(row[index], int | float | None) for row in rows) for index in range(len(columns))
-    ]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        room = shutil.get_terminal_size().columns - 2 * (len(columns) - 1)
-        while sum(widths) > room:
-            texts = [index for index, number in enumerate(numbers) if not number and widths[index] > LEAST]
-            if not texts:
-                break
-            widths[max(texts, key=widths.__getitem__)] -= 1
-    for line in (columns, *cells):
-        parts = (
-            (cell if len(cell) <= width else f"{cell[: width - 1]}…")
-            .rjust(width if number else 0)
-            .ljust(width)
-            for cell, width, number in zip(line, widths, numbers, strict=True)
-        )
-        click.echo("  ".join(parts).rstrip())
+    """Print a table, as wide as the terminal; into a pipe nothing is cut or folded."""
+    from scheduler.commands.columns import lines_of
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines_of(columns, rows, width):
+        click.echo(line)
     if not rows:
         click.echo("(none)", err=True)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:,.1f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return str(value)

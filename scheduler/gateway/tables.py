@@ -45,13 +45,14 @@ def table_of(what: str, gateway: Gateway, *, now: float, settings: Sequence[Sequ
     return Table(columns=("upstream", *columns), rows=rows)
 
 
+_BROKEN = {"open": "down", "half-open": "probing"}  # by the state of the breaker over its dials
+
+
 def _pools(upstream: Upstream, view: PoolView, now: float) -> Iterable[Sequence[Value]]:
     stats = upstream.scheduler.pool.stats()
     state = "stopped" if view.stopped else "paused" if view.paused else "active"
-    if view.breaker != "closed":
-        state = f"down ({view.breaker})"
     yield (
-        state,
+        _BROKEN.get(view.breaker, state),
         upstream.users,
         stats.open + stats.leaving + stats.draining,
         stats.dialing,
@@ -108,6 +109,7 @@ _TABLES: Mapping[str, tuple[Sequence[str], _Rows]] = {
     "conversations": (("name", "model", "response", "items", "tokens", "idle"), _conversations),
     "waiters": (("who", "wants", "lane", "behind", "seconds"), _waiters),
 }
+COLUMNS = {name: columns for name, (columns, _) in _TABLES.items()}  # after that of the upstream
 SHOWN = (*_TABLES, "clients", "keys", "stats", "settings")
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -370,7 +373,7 @@ def run(*args: object, **env: str) -> Result:
     return CliRunner().invoke(ctl, [str(arg) for arg in args], env={"COLUMNS": "80", **env})
 
 
-def test_ctl_shows_tables_in_eighty_columns(tmp_path: Path) -> None:
+def test_ctl_shows_tables_as_wide_as_the_terminal_and_whole_in_a_pipe(tmp_path: Path) -> None:
     answer = {
         "columns": ["upstream", "response", "tokens", "idle"],
         "rows": [["key-1", "resp_" + "0" * 80, 12345, 1.25], ["key-2", "r", None, None]],
@@ -379,8 +382,22 @@ def test_ctl_shows_tables_in_eighty_columns(tmp_path: Path) -> None:
         result = run("show", "conversations", "--admin", tmp_path / "s")
     assert result.exit_code == 0, result.output
     assert from_json(answering.asked) == {"verb": "show", "name": "conversations", "token": None}
-    assert max(map(len, result.output.splitlines())) <= 80
+    assert "resp_" + "0" * 80 in result.output
     assert "12,345" in result.output
+    theirs, ours = pty.openpty()
+    with Answering(tmp_path / "u", answer), os.fdopen(theirs, "rb", buffering=0) as terminal:
+        command = [sys.executable, "-m", "scheduler", "ctl", "show", "conversations"]
+        subprocess.run(
+            [*command, "--admin", str(tmp_path / "u")],
+            stdout=ours,
+            env={**os.environ, "COLUMNS": "80"},
+            check=True,
+            timeout=60,
+        )
+        os.close(ours)
+        shown = terminal.read(4096).decode()
+    assert "12,345" in shown
+    assert max(map(len, shown.splitlines())) == 80
     with Answering(tmp_path / "t", answer):
         result = run("show", "conversations", "--json", "--admin", tmp_path / "t")
     assert from_json(result.output)["rows"][0]["response"] == "resp_" + "0" * 80
