@@ -29,7 +29,7 @@ def lines_of(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int |
         over = _natural(table, console) - width
         for index, column in enumerate(table.columns):
             if columns[index] in IDS:  # it makes room before anything else is folded
-                longest = max(len(str(row[index])) for row in rows)
+                longest = max((len(str(row[index])) for row in rows), default=0)
                 column.max_width = max(LEAST_OF_AN_ID, longest - over)
     for line in console.render_lines(table, pad=False):
         yield "".join(segment.text for segment in line).rstrip()

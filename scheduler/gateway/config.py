@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -218,10 +219,14 @@ def check_environment(context: click.Context) -> None:
 
 
 def shown(context: click.Context) -> str:
-    """Return every setting as TOML, with its source in a comment; what is secret is hidden."""
+    """Return every setting as TOML that `--config` takes, with its source in a comment.
+
+    What is secret is hidden: a comment says that it is set, and is to be filled in. The digests of keys are shown:
+    they are of 256 random bits, so nobody comes from a digest to the key, and without them a file lets nobody in.
+    """
     config = config_of(context)
     lines = [
-        (f"# {name} is not set" if value in (None, ()) else f"{name} = {_toml(value)}", source)
+        (_line(name, value, context.params.get(name), source), source)
         for name, value, source in settings_of(context)
     ]
     width = min(48, max((len(said) for said, _ in lines), default=0))
@@ -229,6 +234,17 @@ def shown(context: click.Context) -> str:
         f"{said:<{width}}  # {source}\n" if said[0] != "#" else f"{said}\n" for said, source in lines
     )
     return text + "".join(_shown_tables(config))
+
+
+def _line(name: str, shown_value: Any, value: Any, source: str) -> str:
+    if value in (None, ()):
+        return f"# {name} is not set"
+    if shown_value == HIDDEN:
+        return f"# {name} is set ({source}), and may be secret: fill it in"
+    if shown_value != value:
+        return f"# {name} is set ({source}) to {shown_value} and more, which may be secret: fill it in"
+    # A path in a file is relative to that, and this may become another one.
+    return f"{name} = {_toml(value.absolute() if isinstance(value, Path) else value)}"
 
 
 def settings_of(context: click.Context) -> list[tuple[str, Any, str]]:
@@ -270,7 +286,7 @@ def _shown_tables(config: Config) -> Iterable[str]:
         for one in fields(VirtualKey):
             value = getattr(key, one.name)
             if value is not None:
-                yield f"{one.name} = {_toml(HIDDEN if one.name == 'digest' else value)}\n"
+                yield f"{one.name} = {_toml(value)}\n"
     for model, budget in tables.budgets.items():
         yield f"\n[budgets.{_toml(model)}]{source}"
         for one in fields(Budget):
@@ -285,6 +301,8 @@ def _shown_tables(config: Config) -> Iterable[str]:
 
 def _toml(value: Any) -> str:
     """Return a value as TOML, which for these kinds writes them as JSON does."""
+    if isinstance(value, float) and math.isinf(value):  # no JSON has that
+        return "inf" if value > 0 else "-inf"
     if isinstance(value, Path):
         value = str(value)
     return to_json(list(value) if isinstance(value, tuple) else value).decode()

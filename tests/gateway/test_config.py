@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scheduler.admission.tenant import Budget
-from scheduler.gateway.config import config_of, configured
+from scheduler.commands.serve import serve as serve_command
+from scheduler.gateway.config import config_of, configured, load
 from scheduler.gateway.keys import digest_of
 from scheduler.gateway.mint import show_new_key
 
@@ -100,11 +101,16 @@ def test_what_is_shown_can_be_read_again_and_says_where_it_is_from(file: Path) -
     )
     assert result.exit_code == 0
     assert got == {}
-    assert digest_of("wl-secret") not in result.output
     said = tomllib.loads(result.output)
     assert said["max_body"] == 5
     assert said["keys"] == [
-        {"name": "batch", "digest": "(hidden)", "tenant": "batch", "weight": 2, "priority": 0}
+        {
+            "name": "batch",
+            "digest": digest_of("wl-secret"),
+            "tenant": "batch",
+            "weight": 2,
+            "priority": 0,
+        }
     ]
     assert (said["budgets"], said["pool"]) == ({"gpt-6": {"tokens_per_minute": 5000}}, {"max_connections": 4})
     sources = {line.split(" = ")[0]: line.rpartition("# ")[2] for line in result.output.splitlines()}
@@ -147,15 +153,77 @@ def test_what_cannot_be_used_is_refused_with_a_remedy(text: str, said: str, tmp_
     assert "wl-oh" not in output
 
 
-def test_what_may_hold_a_token_is_not_shown() -> None:
+def test_what_may_hold_a_token_is_not_shown_but_to_be_filled_in() -> None:
     for said, shown in (
-        ("http://user:secret@h/v1", "(hidden)"),
-        ("http://h/v1?key=secret", "http://h/v1"),
-        ("http://h/v1", "http://h/v1"),
+        ("http://user:secret@h/v1", "# listen is set (--listen), and may be secret: fill it in"),
+        (
+            "http://h/v1?key=secret",
+            "# listen is set (--listen) to http://h/v1 and more, which may be secret: fill it in",
+        ),
+        ("http://h/v1", 'listen = "http://h/v1"'),
     ):
         result, _ = invoke("--listen", said, "--show-config")
-        assert result.output.startswith(f'listen = "{shown}"')
-        assert "secret" not in result.output
+        assert result.output.startswith(shown)
+        assert "secret@" not in result.output
+        assert "key=" not in result.output
+
+
+EVERYTHING = """
+listen = "127.0.0.1:0"
+client_keys = "virtual"
+grace = inf
+tls_cert = "certs/cert.pem"
+spool = "transcripts"
+admin_token = "token-7"
+takeover = true
+
+[[keys]]
+name = "batch"
+digest = "%s"
+max_in_flight = 3
+
+[[keys]]
+name = "people"
+digest = "%s"
+tenant = "all of \\"them\\""
+priority = -1.5
+
+[budgets."gpt-6.astra"]
+tokens_per_minute = 5000
+
+[pool]
+max_connections = 4
+reserve = 7.5
+
+[gateway]
+keep_alive = 5
+"""
+
+
+def test_what_serve_shows_is_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from another folder; but for what is secret, which it says."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "other").mkdir()
+    file, other = tmp_path / "etc" / "serve.toml", tmp_path / "other" / "serve.toml"
+    file.write_text(EVERYTHING % (digest_of("wl-1"), digest_of("wl-2")))
+    monkeypatch.chdir(tmp_path)
+    options = ["--config", "etc/serve.toml", "--tls-key", "key.pem", "--memory", "64", "--show-config"]
+    first = CliRunner().invoke(serve_command, options, auto_envvar_prefix="WARMLINE_SERVE")
+    assert first.exit_code == 0, first.output
+    assert "# admin_token is set (etc/serve.toml), and may be secret: fill it in\n" in first.output
+    assert "token-7" not in first.output
+    other.write_text(f'admin_token = "token-7"\n{first.output}')
+    second = CliRunner().invoke(
+        serve_command, ["--config", str(other), "--show-config"], auto_envvar_prefix="WARMLINE_SERVE"
+    )
+    assert second.exit_code == 0, second.output
+    once, twice = tomllib.loads(first.output), tomllib.loads(second.output)
+    assert once == twice
+    before, after = load(file, serve_command.params), load(other, serve_command.params)
+    assert after.tables == before.tables
+    assert once["tls_key"] == str(tmp_path / "key.pem")
+    assert once["spool"] == str(tmp_path / "etc" / "transcripts")
+    assert once["grace"] == float("inf")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
