@@ -157,10 +157,13 @@ class Gateway:
                     await self._socket(http, head, caller)
                     return False
                 await self._request(http, head, caller, request_id)
-        except Refused as refusal:
+        except (Refused, BodyBroken) as error:
             self.counts["refused"] += 1
             if http.begun:
                 raise ClientGone from None
+            refusal = (
+                error if isinstance(error, Refused) else Refused(f"The request body is no HTTP: {error}.")
+            )
             await self._refuse(http, refusal, request_id=request_id)
         return http.again()
 
@@ -209,8 +212,6 @@ class Gateway:
             except BodyTooLarge as error:
                 message = f"The request body is over {error.limit} bytes (max_body)."
                 raise Refused(message, status=413, code="request_too_large") from None
-            except BodyBroken as error:
-                raise Refused(f"The request body is no HTTP: {error}.", status=400) from None
             return b"".join(parts)
         raise Refused("The request body does not come.", status=408, code="request_timeout")
 

@@ -12,6 +12,7 @@ from pool.http import HttpClient
 from pool.relay import kept, relay
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
 from pool.wire.refusal import Refused
+from scheduler.gateway.front import ClientGone
 
 log = logging.getLogger("warmline.gateway")
 
@@ -36,7 +37,8 @@ async def pass_through(
     Raises:
         Refused: nothing was sent to the client yet: the server cannot be reached (502, 504), the body is too large.
         AnswerBroken: something was.
-        BodyBroken: the client's body broke off.
+        BodyBroken: the client's body broke off, or is no HTTP; nothing was sent to it yet.
+        ClientGone: the client has left.
     """
     if client is None:
         raise Refused("This endpoint has no HTTP side.", status=501, kind="server_error")
@@ -52,7 +54,7 @@ async def pass_through(
         await http.body()  # nothing, but it says so
         sent.set()
     gone = False
-    refused: Refused | None = None
+    refused: Refused | BodyBroken | None = None
 
     async def watch() -> None:
         nonlocal gone
@@ -65,13 +67,11 @@ async def pass_through(
         nursery.start_soon(watch)
         try:
             await _pass(http, head, client, body)
-        except BodyBroken:
-            gone = True
-        except (Refused, PoolError) as error:
-            refused = error if isinstance(error, Refused) else _unreachable(error)
+        except (Refused, BodyBroken, PoolError) as error:
+            refused = _unreachable(error) if isinstance(error, PoolError) else error
         nursery.cancel_scope.cancel()
     if gone:
-        raise BodyBroken("the client has left")
+        raise ClientGone
     if refused is not None and http.begun:
         raise AnswerBroken
     if refused is not None:

@@ -93,13 +93,21 @@ async def test_a_body_that_nobody_wants_is_not_asked_for(autojump_clock: trio.ab
         assert (await client.next()).status_code == 401  # and no 100 before it
 
 
-async def test_a_body_that_is_no_http_is_answered(autojump_clock: trio.abc.Clock) -> None:
+@pytest.mark.parametrize("path", [b"/v1/responses", b"/v1/files"], ids=["a turn", "passed on"])
+@pytest.mark.parametrize("before", [b"", b"2\r\n{}\r\n"], ids=["at once", "later"])
+async def test_a_body_that_is_no_http_is_answered(
+    autojump_clock: trio.abc.Clock, path: bytes, before: bytes
+) -> None:
     async with staged() as stage, web_client(stage) as client:
-        head = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\n"
-        await client.stream.send_all(head + b"transfer-encoding: chunked\r\n\r\nsk-secret\r\n")
+        head = b"POST %b HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\n" % path
+        await client.stream.send_all(head + b"transfer-encoding: chunked\r\n\r\n")
+        await client.stream.send_all(before + b"sk-secret\r\n")
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert answer.json["error"]["type"] == "invalid_request_error"
+        assert "The request body is no HTTP" in answer.json["error"]["message"]
         assert b"secret" not in answer.content
+    stage.assert_quiet()
 
 
 async def test_who_still_sends_sees_the_refusal() -> None:

@@ -17,6 +17,7 @@ from pool.http import HttpClient
 from pool.settings import Endpoint, PoolSettings
 from pool.web import BodyBroken, HttpConnection
 from pool.wire.refusal import Refused
+from scheduler.gateway.front import ClientGone
 from scheduler.gateway.passthrough import AnswerBroken, pass_through
 
 
@@ -83,7 +84,7 @@ async def passing(max_body: int = 1 << 20, *, down: bool = False) -> AsyncIterat
         try:
             await pass_through(exchange.http, head, client)
             exchange.outcome.append(None)
-        except (Refused, AnswerBroken, BodyBroken) as error:
+        except (Refused, AnswerBroken, BodyBroken, ClientGone) as error:
             exchange.outcome.append(error)
 
     async with trio.open_nursery() as nursery:
@@ -198,7 +199,7 @@ async def test_a_client_that_leaves_ends_the_work(autojump_clock: trio.abc.Clock
         await trio.aclose_forcefully(exchange.client)
         assert isinstance(await exchange.asked(), h11.ConnectionClosed)
         await trio.testing.wait_all_tasks_blocked()
-        assert [type(one) for one in exchange.outcome] == [BodyBroken]
+        assert [type(one) for one in exchange.outcome] == [ClientGone]
 
 
 async def test_a_body_that_breaks_off_is_not_completed(autojump_clock: trio.abc.Clock) -> None:
