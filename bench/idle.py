@@ -25,7 +25,7 @@ from pool.settings import Endpoint, Lanes, PoolSettings
 
 KEEPALIVE = 4.0  # seconds of silence before a ping; shorter than the default, to see many pings soon
 MOST = 25.0  # kB a plain idle socket
-PING = 10  # bytes of a ping frame: header 2, mask 4, payload 4
+PING = 6  # bytes of a ping frame: header 2, mask 4
 SPARE_FILES = 200
 
 
@@ -88,7 +88,7 @@ async def _measure(url: str, sockets: int, watch: float, ca_file: str | None) ->
 
 
 async def _opened(pool: Pool, sockets: int) -> None:
-    with trio.fail_after(120):
+    with trio.fail_after(600):
         while pool.stats().open < sockets:  # noqa: ASYNC110  # a pool tells nobody that it is warm
             await trio.sleep(0.05)
 

@@ -69,8 +69,8 @@ class Wire(Protocol):
         """Send one message, given in parts. Raises `WireClosed`. If it is interrupted, the connection is spoilt."""
         ...
 
-    async def ping(self) -> None:
-        """Send a ping and wait for its pong. Raises `WireClosed`."""
+    async def ping(self) -> bool:
+        """Send a ping; False: a message is on its way already. Raises `WireClosed`, and can spoil like `send`."""
         ...
 
 
@@ -125,16 +125,15 @@ class _WebSocketWire:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise WireClosed(1006, None) from None
 
-    async def ping(self) -> None:
+    async def ping(self) -> bool:
         try:
-            await self._socket.ping()
-        except (trio_websocket.ConnectionClosed, LocalProtocolError) as closed:
-            raise _closed(closed) from None
+            return await self._line.ping()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise WireClosed(1006, None) from None
 
 
-def _closed(error: trio_websocket.ConnectionClosed | LocalProtocolError) -> WireClosed:
-    # The library has no state for a close that is under way: wsproto, below it, refuses to send then.
-    reason = None if isinstance(error, LocalProtocolError) else error.reason
+def _closed(error: trio_websocket.ConnectionClosed) -> WireClosed:
+    reason = error.reason
     return WireClosed(1006, None) if reason is None else WireClosed(reason.code, reason.reason)
 
 

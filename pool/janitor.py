@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import trio
 from attrs import define, field
@@ -13,6 +14,8 @@ from pool.connection import Connection
 from pool.dial import WireClosed
 from pool.roster import Roster
 from pool.slots import Command, Conn
+
+AT_ONCE = 1.0  # s; six bytes go at once where nothing else is on its way, or the connection is broken
 
 log = logging.getLogger("warmline.pool")
 
@@ -60,16 +63,20 @@ class Janitor:
     def _check(self, now: float) -> None:
         settings = self.roster.settings
         self._next_check = now + self._interval / 4 if self.connections else math.inf
+        quiet: list[Connection] = []
         for connection in tuple(self.connections.values()):
             stalled = [one for one in connection.exchanges.values() if one.check(now, settings.stall_timeout)]
             if stalled:  # the next try had better go elsewhere
                 self.apply(self.roster.retire(connection.conn, "stalled", now=now))
-            wire = connection.wire
-            if wire is None or connection.pinged_at is not None:
-                continue
-            if now - wire.last_inbound >= self._interval:
-                connection.pinged_at = now
-                self.nursery.start_soon(self._ping, connection, name=f"ping {connection.conn}")
+            if self._is_silent(connection, now):
+                if (
+                    connection.exchanges
+                ):  # what it was sent may still be on its way: this one may have to wait
+                    self.nursery.start_soon(self._ping, [connection], settings.keepalive_timeout)
+                else:
+                    quiet.append(connection)
+        if quiet:
+            self.nursery.start_soon(self._ping, quiet, AT_ONCE)
         for lane in self.roster.ledger.leased:
             if now - lane.since < settings.lease_warning:
                 break
@@ -77,15 +84,27 @@ class Janitor:
                 lane.warned = True
                 log.warning("lane %s held by %r for %.0f s", lane, lane.holder or "?", now - lane.since)
 
-    async def _ping(self, connection: Connection) -> None:
-        wire, asked = connection.wire, trio.current_time()
-        if wire is not None:
-            with trio.move_on_after(self.roster.settings.keepalive_timeout):
-                try:
-                    await wire.ping()
-                except WireClosed:
-                    return  # its reader sees the same
-            if wire.last_inbound < asked and connection.wire is wire:
+    def _is_silent(self, connection: Connection, now: float) -> bool:
+        """Say whether to ping a connection; close it if it has not answered."""
+        wire, pinged_at = connection.wire, connection.pinged_at
+        if wire is None:
+            return False
+        if pinged_at is not None:
+            timeout = self.roster.settings.keepalive_timeout
+            if wire.last_inbound >= pinged_at:  # any byte is an answer
+                connection.pinged_at = None
+            elif now - pinged_at >= timeout:
                 log.warning("%s is silent: no answer to a ping", connection.conn)
                 connection.close("silent")
-        connection.pinged_at = None
+            else:
+                self._next_check = min(self._next_check, pinged_at + timeout)
+        return connection.pinged_at is None and now - wire.last_inbound >= self._interval
+
+    async def _ping(self, connections: Iterable[Connection], patience: float) -> None:
+        """Ping one after the other; a task for each would cost several times as much as its ping."""
+        for connection in connections:
+            if connection.wire is not None:
+                connection.pinged_at = trio.current_time()
+                with trio.move_on_after(patience), suppress(WireClosed):  # its reader sees the same
+                    if not await connection.wire.ping():
+                        connection.pinged_at = None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from pool.bunching import Bunching
-from pool.wire.frame import frame
+from pool.wire.frame import frame, ping
 from pool.wire.sieve import Sieve
 
 CLOSE = b"\x88"  # first byte of a close frame
@@ -84,6 +84,14 @@ class Line(trio.abc.Stream):
                 raise trio.ClosedResourceError("closing")
             for piece in frame(parts, sum(map(len, parts)), os.urandom(4)):
                 await self._send(piece)
+
+    async def ping(self) -> bool:
+        """Send a ping, or return False: a message is on its way, or the farewell has been said."""
+        if self._sending.locked() or self._parting:
+            return False
+        async with self._sending:
+            await self._send(ping(os.urandom(4)))
+        return True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._sending:

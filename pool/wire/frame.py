@@ -1,4 +1,4 @@
-"""Makes the frames of text messages: the counterpart of `sieve`, for what is sent.
+"""Makes the frames of text messages, and pings: the counterpart of `sieve`, for what is sent.
 
 Theory of operation
     What a client sends of any size is a text message in one masked frame. Writing it here spares it a copy for each
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 PIECE = 65_536  # bytes; some 100 microseconds of masking. A multiple of four, so that each begins with the same byte
 _TEXT = 0x81  # the last, and only, frame of a text message
+_PING = 0x89
 _MASKED = 0x80
 _XOR = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
 
@@ -39,6 +40,11 @@ def frame(parts: Sequence[bytes], size: int, key: bytes) -> Iterator[bytes | byt
                 piece = bytearray()
     if piece:
         yield _masked(piece, key)
+
+
+def ping(key: bytes) -> bytes:
+    """Return the frame of a ping that says nothing."""
+    return bytes((_PING, _MASKED)) + key
 
 
 def _head(size: int, key: bytes) -> bytes:

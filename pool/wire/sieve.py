@@ -4,7 +4,8 @@ Theory of operation
     Nearly everything that a Responses server sends is a small text message in one unmasked frame: two to ten
     bytes of header, then the text. Cutting those out takes a microsecond each; a library written for every case
     takes ten times as long, and hands each message from task to task. So `feed` returns the messages, and beside
-    them, in their order, the bytes that are for the library: the answer to the upgrade, pings and pongs.
+    them, in their order, the bytes that are for the library: the answer to the upgrade, and pings. Pongs are dropped:
+    that something came is all that they say.
 
     What is rare is the library's for good: from the first frame that is neither a plain text message nor a ping
     or pong (a fragment, a binary message, a close, a message over the limit, an extension's bits, text that is
@@ -99,7 +100,8 @@ class Sieve:
             elif kind in (PING, PONG) and length < SMALL:
                 if end > size:
                     break
-                rest += data[at:end]
+                if kind == PING:
+                    rest += data[at:end]
             else:
                 self.through = True
                 break

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair, wait_all_tasks_blocked
+from wsproto.frame_protocol import FrameDecoder, Opcode
 
 from pool.line import HandshakeLost, Line
 from pool.wire.frame import PIECE
@@ -105,6 +106,24 @@ async def test_a_message_and_what_the_library_says_do_not_mix() -> None:
     sent = bytes(await peer.receive_some(10**7))
     assert len(sent) == 14 + len(said) + len(PONG)
     assert sent.startswith(PONG) or sent.endswith(PONG)
+
+
+async def test_a_ping_is_six_bytes_that_a_server_understands() -> None:
+    line, peer = await upgraded()
+    assert await line.ping()
+    sent = bytes(await peer.receive_some(100))
+    assert len(sent) == 6
+    decoder = FrameDecoder(client=False)
+    decoder.receive_bytes(sent)
+    frame = decoder.process_buffer()
+    assert frame is not None
+    assert (frame.opcode, frame.payload, frame.frame_finished) == (Opcode.PING, b"", True)
+
+
+async def test_nobody_is_pinged_while_a_message_is_on_its_way() -> None:
+    line, _peer = await upgraded()
+    async with line._sending:
+        assert not await line.ping()
 
 
 async def test_after_a_farewell_there_are_no_more_messages() -> None:

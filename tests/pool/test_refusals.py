@@ -30,7 +30,7 @@ class Closing:
     async def send(self, message: Sequence[bytes]) -> None:
         raise WireClosed(1008, "not entitled")
 
-    async def ping(self) -> None:
+    async def ping(self) -> bool:
         raise WireClosed(1008, "not entitled")
 
 
