@@ -133,7 +133,8 @@ def endpoint_options(function: F) -> F:
         choice = EndpointChoice(**{name: options.pop(name) for name in names})
         return function(*args, choice=choice, **options)
 
-    return _added(OPTIONS, with_choice)
+    command: F = _added(OPTIONS, with_choice)
+    return command
 
 
 def emulator_options(function: F) -> F:
@@ -150,7 +151,8 @@ def emulator_options(function: F) -> F:
             )
         return function(*args, choice=choice, emulator=given, **options)
 
-    return _added(EMULATOR_OPTIONS, with_script)
+    command: F = _added(EMULATOR_OPTIONS, with_script)
+    return command
 
 
 def _added(options: Iterable[Callable[[Any], Any]], command: Any) -> Any:
