@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from scheduler.stream import RunStream
     from scheduler.tools import Tool, ToolContext, ToolFinished, ToolStarted, tool
     from scheduler.turns import FunctionCall, Placement, Steered, Turn, TurnRequest, Usage
-    from scheduler.worker.client import enqueue, enqueue_async, job_result, job_result_async
+    from scheduler.worker.client import enqueue, enqueue_async, follow_job, job_result, job_result_async
     from scheduler.worker.engines import open_queue
     from scheduler.worker.errors import (
         JobConflict,
@@ -88,7 +88,7 @@ _HOMES = {
     "scheduler.stream": "RunStream",
     "scheduler.tools": "Tool ToolContext ToolFinished ToolStarted tool",
     "scheduler.turns": "FunctionCall Placement Steered Turn TurnRequest Usage",
-    "scheduler.worker.client": "enqueue enqueue_async job_result job_result_async",
+    "scheduler.worker.client": "enqueue enqueue_async follow_job job_result job_result_async",
     "scheduler.worker.engines": "open_queue",
     "scheduler.worker.errors": "JobConflict JobFailed JobNotFound QueueError QueueRefused QueueUnavailable "
     "WrongState",
@@ -163,6 +163,7 @@ __all__ = [
     "WrongState",
     "enqueue",
     "enqueue_async",
+    "follow_job",
     "job_result",
     "job_result_async",
     "open_queue",

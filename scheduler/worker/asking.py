@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -16,8 +15,8 @@ from scheduler.fleet.report import plural
 from scheduler.worker.client import BATCH, ended, outcome, put_all
 from scheduler.worker.engines import open_queue
 from scheduler.worker.errors import JobConflict, JobFailed, JobNotFound, QueueRefused
+from scheduler.worker.following import Follower
 from scheduler.worker.opened import open_tasks
-from scheduler.worker.patience import insist
 from scheduler.worker.queue import Filter, Queue, Record, State
 from scheduler.worker.seal import Seal
 from scheduler.worker.showing import Following, Table, counts_line, details, record_json
@@ -26,7 +25,6 @@ from scheduler.worker.steps import ALLOWED, answer_step, resumed
 
 T = TypeVar("T")
 DEAD, USAGE, NOT_YET = 1, 2, 3
-FOLLOW_INTERVAL = 0.25
 
 
 def _with_queue(url: str, ask: Callable[[Queue], Awaitable[T]]) -> T:
@@ -211,7 +209,7 @@ def show_result(
         if wait:
             with trio.move_on_after(float("inf") if timeout is None else timeout):
                 if follow:
-                    await _follow(queue, job_id, seal, following, as_json=as_json)
+                    await _follow(queue, Follower(job_id, seal), following, as_json=as_json)
                 record = await ended(queue, job_id)
         if record.state not in (State.DONE, State.DEAD):
             record = await queue.get(job_id)
@@ -233,26 +231,14 @@ def show_result(
     return _with_queue(url, ask)
 
 
-async def _follow(queue: Queue, job_id: str, seal: Seal, following: Following, *, as_json: bool) -> None:
+async def _follow(queue: Queue, follower: Follower, following: Following, *, as_json: bool) -> None:
     """Show the steps of a job as they are kept, and what is said meanwhile, until it has ended."""
-    seen = 0
-    while True:
-        record = await insist(partial(queue.get, job_id))
-        draft = await insist(partial(queue.listen, job_id))
-        steps = await insist(partial(queue.steps, job_id, after=seen))
-        for step in steps:
-            _show(seal.open(step.body, step.job_id, step.index), following, as_json=as_json)
-        seen += len(steps)
-        if record.state in (State.DONE, State.DEAD) and not steps:
-            return
-        if not steps:
-            if draft is not None and draft.index == seen and record.state is State.RUNNING:
-                _show(seal.open(draft.body, job_id, draft.index), following, as_json=as_json)
-            await trio.sleep(FOLLOW_INTERVAL)
+    while news := await follower.news(queue):
+        for step in news:
+            _show(step, following, as_json=as_json)
 
 
-def _show(body: bytes, following: Following, *, as_json: bool) -> None:
-    step = from_json(body)
+def _show(step: Mapping[str, Any], following: Following, *, as_json: bool) -> None:
     if step["step"] == "draft":
         new = following.draft(step["text"])
         if new and as_json:
@@ -262,6 +248,6 @@ def _show(body: bytes, following: Following, *, as_json: bool) -> None:
         return
     said = following.step(step)
     if as_json:
-        click.echo(body.decode())
+        click.echo(to_json(step).decode())
     else:
         click.echo(said, err=True, nl=False)
