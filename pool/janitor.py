@@ -45,14 +45,10 @@ class Janitor:
                 self._check(now)
 
     def changed(self) -> None:
-        """The roster has changed: something may be due sooner."""
-        if self.roster.next_due() < self._sleeps_until:
-            self._nudge.set()
-
-    def opened(self, now: float) -> None:
-        """A connection is open: there is something to check again."""
-        if self._next_check == math.inf:
-            self._next_check = now + self._interval / 4
+        """The roster has changed: something may be due sooner, or there may be something to check again."""
+        if self._next_check == math.inf and self.connections:
+            self._next_check = trio.current_time() + self._interval / 4
+        if min(self.roster.next_due(), self._next_check) < self._sleeps_until:
             self._nudge.set()
 
     @property

@@ -95,8 +95,8 @@ async def test_a_lane_granted_as_its_connection_breaks(clock: MockClock, server:
             nursery.start_soon(wait)
             await wait_all_tasks_blocked()
             first.release()
-            pool._read_to_end(first._connection)  # type: ignore[arg-type]  # open until now
-            del pool._connections[first.lane.conn]
+            pool._keeper._read_to_end(first._connection)  # type: ignore[arg-type]  # open until now
+            del pool._keeper.connections[first.lane.conn]
         (lease,) = leases
         assert not lease.hot
         assert not lease.fouled
@@ -104,7 +104,7 @@ async def test_a_lane_granted_as_its_connection_breaks(clock: MockClock, server:
         with pytest.raises(ConnectionLost, match="closed before the send"):
             await turn(lease)
         lease.release()
-        pool._connections[first.lane.conn] = first._connection  # type: ignore[assignment]
+        pool._keeper.connections[first.lane.conn] = first._connection  # type: ignore[assignment]
 
 
 async def test_a_message_that_is_binary_ends_the_connection(clock: MockClock, server: FakeServer) -> None:

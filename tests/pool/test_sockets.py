@@ -60,7 +60,7 @@ async def refused(point: Endpoint, settings: PoolSettings = SETTINGS) -> DialFai
 
 
 def _socket_of(pool: Pool) -> trio.SocketStream:
-    (connection,) = pool._connections.values()
+    (connection,) = pool._keeper.connections.values()
     stream = connection.wire._line._transport  # type: ignore[union-attr]  # the wire of a real dial
     assert isinstance(stream, trio.SocketStream)
     return stream
