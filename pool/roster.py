@@ -130,7 +130,8 @@ class Roster:
             return []
         self._serving.took(now - lane.since)
         if fouled or not keep:
-            self.ledger.forget(lane, "failed")
+            lost = self._why.get(lane.conn) == "lost"  # the lease has found out: no response has failed
+            self.ledger.forget(lane, "lost" if lost else "failed")
         if fouled:
             self.ledger.set_lane(lane, LaneState.FOULED, now=now)
             heapq.heappush(self._due, (now + self.settings.abandon_timeout, next(self._order), lane))

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from pool.emulator import EmulatorSettings, context_digest
-from pool.settings import Lanes
+from pool.settings import Lanes, PoolSettings
 from pool.wire.codec import from_json, to_json
 from scheduler.gateway.settings import GatewaySettings
 from tests.gateway.stage import Stage, staged
@@ -186,16 +187,20 @@ async def test_foreign_reasoning_is_not_taken_for_ours(autojump_clock: trio.abc.
         assert "rs_of_somebody_else" in refused.json["error"]["message"]
 
 
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed before", "noticed by the turn"])
 @pytest.mark.parametrize("store", [False, True], ids=["not stored", "stored"])
 async def test_a_parent_is_continued_also_across_a_lost_socket(
-    autojump_clock: trio.abc.Clock, store: bool
+    autojump_clock: trio.abc.Clock, store: bool, noticed: bool
 ) -> None:
-    async with staged() as stage, web_client(stage) as client:
+    # A connection is read at once, its end too; or a moment later, when the next turn has been sent.
+    pool = PoolSettings(min_idle=0, read_interval=0 if noticed else 0.001)
+    async with staged(pool=pool) as stage, web_client(stage) as client:
         history: Items = [user("one")]
         done = await take(client, history, store=store)
         for word in ("two", "three"):
             await stage.network.cut()
-            await trio.sleep(1)  # until it is noticed
+            if noticed:
+                await trio.testing.wait_all_tasks_blocked()
             parent, history = done["id"], [*history, *done["output"], user(word)]
             answer = await client.create(
                 input=[user(word)],
@@ -209,6 +214,8 @@ async def test_a_parent_is_continued_also_across_a_lost_socket(
         assert reasons(stage) == (
             {"replay:new": 1, "hydrated": 2} if store else {"replay:new": 1, "replay:lost": 2}
         )
+        (scheduler,) = stage.gateway.upstreams.sources.values()
+        assert scheduler.stats().retries == ({} if noticed else {"stale socket": 2})
 
 
 async def test_branches_fork(autojump_clock: trio.abc.Clock) -> None:
