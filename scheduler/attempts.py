@@ -164,6 +164,8 @@ class Attempts:
         ) as slot:
             if slot.waited:
                 self._note("admitted", waited=slot.waited, tenant=self.ticket.tenant)
+            if self.tries == self.free == 1:
+                self.at.wants_lane()
             turn = await self._try()
             slot.completed(turn.usage)
             return turn

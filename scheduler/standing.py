@@ -40,13 +40,19 @@ class Standing:
         return len(self.placements) - self.counted
 
     def came_back(self) -> None:
-        """A turn begins: learn how long the conversation stays away between two."""
+        """A turn begins: count the time that its tools took."""
+        if self.ended_at is not None and self.calls and self.request is not None:
+            self.shared.recorder.came_back(self.request.model, trio.current_time() - self.ended_at)
+
+    def wants_lane(self) -> None:
+        """A turn has been admitted: learn how long the conversation leaves its lane idle between two.
+
+        Its wait for admission is part of that: where many wait, whoever comes back does so much later than its tools.
+        """
         if self.ended_at is None:
             return
         away, everybody = trio.current_time() - self.ended_at, self.shared.estimates.gap
         everybody.add(away)
-        if self.calls and self.request is not None:
-            self.shared.recorder.came_back(self.request.model, away)
         if self.gap is None:
             self.gap = Average(away)
         self.gap.add(away)

@@ -134,12 +134,6 @@ class Simulation:
         self.tally.in_system.add(1, now)
         if self.tally.in_system.value > self._crowd:
             self._give_up()
-        if talk.ended_at is not None:
-            away = now - talk.ended_at
-            self.estimates.gap.add(away)
-            if talk.gap is None:
-                talk.gap = Average(away)
-            talk.gap.add(away)
         if self.moves.make_way(talk):
             self.ask(talk)
 
@@ -176,6 +170,12 @@ class Simulation:
                 self.at(due, self._gate_tick, due)
 
     def _acquire(self, talk: Talk) -> None:
+        if talk.ended_at is not None and talk.tries == 1:  # `Standing.wants_lane`
+            away = self.now - talk.ended_at
+            self.estimates.gap.add(away)
+            if talk.gap is None:
+                talk.gap = Average(away)
+            talk.gap.add(away)
         self.sockets.apply(self.roster.enqueue(Seat(hold=talk.hold, talk=talk), now=self.now))
 
     def send(self, seat: Seat) -> None:

@@ -281,7 +281,7 @@ def test_a_pinned_lane_of_another_model_is_refused() -> None:
 
 
 def test_a_long_line_is_not_asked_one_by_one() -> None:
-    """Everybody's lane is worth keeping, so two hundred wait; a turn on its own lane asks next to none of them."""
+    """Everybody's lane is worth keeping, so five thousand wait; a turn on its own lane asks next to none of them."""
     asked: list[Waiter] = []
 
     class Counting(ByCost):
@@ -297,7 +297,7 @@ def test_a_long_line_is_not_asked_one_by_one() -> None:
     stage.grow(2)
     ada, bob = hot(stage, "ada", 1e6), hot(stage, "bob", 1e6)
     ada.gap = bob.gap = 100.0
-    line = [ask(stage, None) for _ in range(200)]
+    line = [ask(stage, None) for _ in range(5000)]
     assert not any(waiter.lane for waiter in line)
     asked.clear()
     lane = stage.take(ada)
