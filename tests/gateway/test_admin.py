@@ -264,7 +264,9 @@ async def test_a_restart_refuses_nobody(tmp_path: Path) -> None:
     assert done > 150
 
 
-async def test_a_takeover_that_is_not_completed_changes_nothing(tmp_path: Path) -> None:
+async def test_a_takeover_that_is_not_completed_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     where = tmp_path / "admin.sock"
     async with staged(policy="open") as stage, trio.open_nursery() as nursery:
         say, hear = trio.open_memory_channel[RunningGateway](1)
@@ -276,7 +278,7 @@ async def test_a_takeover_that_is_not_completed_changes_nothing(tmp_path: Path) 
         for one in taken[0]:
             assert one.getsockname() == running.listeners[0].socket.getsockname()
             one.close()
-        await trio.sleep(0.05)
+        await until(lambda: "a takeover was begun and not completed" in caplog.text)
         assert not stage.gateway.stopping.is_set()
         async with await trio.open_tcp_stream(*running.listeners[0].socket.getsockname()) as client:
             await client.send_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -70,23 +70,26 @@ async def test_deltas_on_the_spot_and_in_turn_stay_in_order(
     words = [word(number) for number in range(60)]
     queue: list[ServerEvent] = [CREATED]
 
-    async def consume() -> None:
-        while queue or not done:
-            if queue:
-                batch = list(queue)
-                queue.clear()
-                await relay.hear(batch)
-            await trio.sleep(0.01)
+    more = trio.Event()
+    more.set()
 
-    done = False
+    async def consume() -> None:
+        nonlocal more
+        while True:
+            await more.wait()
+            more = trio.Event()
+            batch = list(queue)
+            queue.clear()
+            await relay.hear(batch)
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(relay.mind, nursery.cancel_scope)
         nursery.start_soon(consume)
         for one in words:
             if queue or not relay.at_once(one):
                 queue.append(one)
+                more.set()
             await trio.sleep(rng.choice([0, 0.005, 0.3]))
-        done = True
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
     told = [CREATED, *words]

@@ -18,6 +18,7 @@ import trio
 from pool.emulator import EmulatorSettings, serve_emulator
 from pool.wire.codec import to_json
 from scheduler.cli import invoke
+from tests.gateway.stage import until
 from tests.gateway.web import WebClient
 
 ASKED = {"model": "m", "input": "go", "stream": True, "metadata": {"emulator": "calls=0 output_tokens=5"}}
@@ -61,8 +62,7 @@ async def test_a_turn_may_end_before_the_gateway_does(grace: str, status: str) -
         with gateway(emulator.url, "--grace", grace) as (process, url):
             client = await client_of(url)
             await client.send("POST", "/v1/responses", to_json(ASKED))
-            while not emulator.emulator.stats.responses:  # noqa: ASYNC110  # nobody tells
-                await trio.sleep(0.01)
+            await until(lambda: emulator.emulator.stats.responses > 0)
             process.send_signal(signal.SIGTERM)
             answer = await client.answer()
             if grace == "0":

@@ -12,7 +12,7 @@ from pool.emulator import EmulatorSettings, context_digest
 from pool.settings import Lanes
 from scheduler.gateway.settings import GatewaySettings
 from tests.emulator.client import Client, answers, connected, knobs, said, user
-from tests.gateway.stage import KEY, Stage, staged
+from tests.gateway.stage import KEY, Stage, staged, until
 
 TURN = {"input": "hello", "metadata": knobs("calls=0")}
 
@@ -350,8 +350,7 @@ async def test_when_the_gateway_stops_turns_are_finished_first(autojump_clock: t
     server = EmulatorSettings(latency="base=1")
     async with staged(server) as stage, client_of(stage) as idle, client_of(stage) as busy:
         await busy.send(**TURN)
-        await trio.testing.wait_all_tasks_blocked()
-        await trio.sleep(0.1)
+        await until(lambda: len(stage.gateway.core.running) == 1)
         stage.gateway.stop()
         assert await idle.until_closed() == ([], 1001)
         await busy.send(**TURN, stream_id="late")
