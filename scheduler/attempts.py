@@ -247,7 +247,7 @@ class Attempts:
         """Say where the turn goes, and what was weighed."""
         costs = [f"waited {lease.waited:.3f} s", f"a replay costs {self.replay_cost:.3f} s"]
         if lease.damage:
-            costs.append(f"whose lane it was loses {lease.damage:.3f} s")
+            costs.append(f"its owner loses {lease.damage:.3f} s")
         if self.way.dial_cost:
             costs.append(f"over HTTP {self.way.http_cost:.3f} s, a dial {self.way.dial_cost:.3f} s")
         return f"{plan.kind}, {plan.reason}, on {lease.lane_name} ({'; '.join(costs)})"

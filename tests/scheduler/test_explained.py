@@ -52,7 +52,7 @@ async def test_the_damage_and_the_wait_are_told_when_lanes_are_scarce(
         first, second = [record.message for record in caplog.records if "turn" in record.message]
         assert first == (
             f"bob, turn 1: replay, replay:new, on c1/lane (waited {robbing.placement.waited:.3f} s; a replay costs "
-            f"0.000 s; whose lane it was loses {robbing.placement.damage:.3f} s)"
+            f"0.000 s; its owner loses {robbing.placement.damage:.3f} s)"
         )
         assert second.startswith(
             "ada, turn 2: replay, replay:stolen, on c1/lane (waited 0.000 s; a replay costs "
