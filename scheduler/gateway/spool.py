@@ -1,9 +1,10 @@
 """What the gateway remembers, on disk as well: kept behind the turns, and read where memory knows nothing.
 
 Theory of operation
-    Each turn that ended well is written soon after, together with those that ended meanwhile; nobody waits for it. So
-    what memory has to give up is on disk already, a crash loses the last moment at most, and whoever takes this
-    gateway's place finds the conversations while this one still finishes its turns. What memory gives up is written
+    Each turn that ended well is written a moment later, together with those that ended meanwhile, because a
+    transaction costs more than a turn that is in it; nobody waits for that. So what memory has to give up is on disk
+    already, and a crash loses the last moment at most. A gateway that stops waits for each turn to be written before
+    it tells the end of it: whoever takes its place finds the conversation. What memory gives up is written
     once more all the same: that makes it the latest that was used, and brings it back if it had to go from disk.
 
     Disk is asked in two cases: for a parent that memory does not know, and for a history in which a model has said
@@ -42,6 +43,7 @@ log = logging.getLogger("warmline.gateway")
 T = TypeVar("T")
 TROUBLE = (sqlite3.Error, SettingsError, OSError)  # with the disk, or with what has been put there meanwhile
 MOST_WAITING = 64 * MIB  # bytes of what waits to be written
+GATHER = 0.25  # s in which turns gather for one transaction
 BATCH = 4 * MIB  # bytes written in one transaction; who reads waits for no more than that
 PATIENCE = 2.0  # s to wait for something that is read
 PAUSE = 30.0  # s after a failure until the disk is asked again
@@ -86,6 +88,7 @@ class Spool:
     _pages: WeakValueDictionary[bytes, Page] = field(factory=WeakValueDictionary, init=False)  # also on disk
     _one: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
     _wake: trio.Event = field(factory=trio.Event, init=False)
+    _hurry: trio.Event = field(factory=trio.Event, init=False)  # somebody waits for what is written
     _went_on: trio.Event = field(factory=trio.Event, init=False)  # a transaction has ended, well or not
     _rests_until: float = field(default=-math.inf, init=False)  # after a failure
     _ailing: bool = field(default=False, init=False)  # that has been said
@@ -131,6 +134,7 @@ class Spool:
         """Wait until all that was given to `keep` so far is written, or the disk has failed."""
         await trio.lowlevel.checkpoint()
         last = next(reversed(self._waiting.values()), None)
+        self._hurry.set()
         while last is not None and self._waits(last) and not self._rests:
             await self._went_on.wait()
 
@@ -147,10 +151,15 @@ class Spool:
             with trio.move_on_after(max(TIDY, self._rests_until - trio.current_time())):
                 await self._wake.wait()
             await trio.sleep_until(self._rests_until)
+            if self._waiting_size < BATCH:
+                with trio.move_on_after(GATHER):
+                    await self._hurry.wait()
             self._wake = trio.Event()
             await self._write()
             if self._waiting or self._forgotten:
                 self._wake.set()
+            elif self._hurry.is_set():
+                self._hurry = trio.Event()
 
     async def _write(self) -> bool:
         """Write some of what waits; return whether that went well."""
@@ -266,6 +275,7 @@ class Spool:
             return nothing
         with trio.move_on_after(PATIENCE):
             try:
+                await self.flush()  # memory may have given up what is not written yet
                 return await self._ask(what)
             except TROUBLE as error:
                 self._failed(error)

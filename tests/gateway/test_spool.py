@@ -20,7 +20,7 @@ from scheduler.gateway import spool as spool_module
 from scheduler.gateway.keys import VirtualKey, digest_of
 from scheduler.gateway.library import History
 from scheduler.gateway.settings import GatewaySettings
-from scheduler.gateway.spool import CLOSING, PATIENCE, PAUSE, REFRESH, TIDY, Spool, open_spool
+from scheduler.gateway.spool import CLOSING, GATHER, PATIENCE, PAUSE, REFRESH, TIDY, Spool, open_spool
 from scheduler.gateway.spool_file import SpoolFile
 from scheduler.gateway.tables import table_of
 from tests.emulator.client import connected
@@ -425,6 +425,27 @@ async def test_what_is_used_is_among_the_last_to_go(autojump_clock: trio.abc.Clo
         assert spool.removed == 1
 
 
+async def test_turns_gather_for_a_transaction_unless_somebody_waits(
+    autojump_clock: trio.abc.Clock, tmp_path: Path
+) -> None:
+    disk = Disk()
+    async with spool_in(tmp_path, disk=disk) as spool, working(spool):
+        for number in range(10):
+            spool.keep(point(f"r{number}", say("a")))
+            await trio.sleep(GATHER / 20)
+        await trio.sleep(GATHER)
+        assert (spool.written, disk.asked) == (10, 1)
+        began = trio.current_time()
+        for number in range(10, 13):
+            spool.keep(point(f"r{number}", say("a")))
+            await spool.flush()
+        assert trio.current_time() == began
+        assert (spool.written, disk.asked) == (13, 4)
+        spool.keep(point("later", say("a")))
+        await trio.testing.wait_all_tasks_blocked()
+        assert spool.written == 13  # nobody waits any more
+
+
 async def test_what_is_too_old_goes_though_nothing_happens(
     autojump_clock: trio.abc.Clock, tmp_path: Path
 ) -> None:
@@ -451,7 +472,7 @@ async def test_many_go_in_more_than_one_transaction(
         async with working(spool):
             await trio.sleep(5)
             spool.keep(point("last", say("b")))
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(5)
         assert spool.removed == 10
         assert disk.asked - before == 1 + 3
 
