@@ -101,7 +101,7 @@ class Conversation:
         return fork
 
     def close(self) -> None:
-        """The conversation is over: its lane is free for others. A later turn would be a replay."""
+        """The conversation is over: its lane is free for others. A later turn is a replay if somebody has had it."""
         self._migration.give_up()
         self._shared.pool.let_go(self._at.hold)
         self._at.end_run()

@@ -10,6 +10,7 @@ import pytest
 
 from pool.settings import PoolSettings
 from scheduler.admission.tenant import Budget, Tenant
+from scheduler.fleet.report import WHY
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.settings import SchedulerSettings
 from scheduler.worker.queue import QueueSettings
@@ -51,3 +52,9 @@ def test_each_setting_is_documented_with_its_default(settings: type, tables: lis
     for document, heading in tables:
         documented |= table(document, heading)
     assert documented == {field.name: shown(field.default) for field in attrs.fields(settings)}
+
+
+def test_every_reason_of_a_placement_is_documented() -> None:
+    section = (DOCS / "conversations.md").read_text().split("## Delta or replay", 1)[1].split("\n## ", 1)[0]
+    rows = "\n".join(re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE))
+    assert sorted(re.findall(r"`([\w:]+)`", rows)) == sorted(WHY)

@@ -21,7 +21,7 @@ WHY = {  # at most 31 characters, for a line of 80
     "replay:rotated": "whole: its connection rotated",
     "replay:idle": "whole: its connection idled out",
     "replay:failed": "whole: its lane was given up",
-    "replay:closed": "whole: its connection closed",
+    "replay:closed": "whole: it had been closed",
     "replay:moved": "whole: its lane was busy",
     "replay:model": "whole: for its model's sake",
     "replay:rewritten": "whole: history was rewritten",
