@@ -119,6 +119,32 @@ async def test_after_a_restart_histories_are_known_and_parents_are_found(
             assert spool_of(stage).restored == 1
 
 
+async def test_two_come_back_to_the_same_conversation_at_once(
+    autojump_clock: trio.abc.Clock, tmp_path: Path
+) -> None:
+    trunk: Items = [user("trunk")]
+    async with gateway(tmp_path) as stage, web_client(stage) as client:
+        trunk += (await take(client, trunk))["output"]
+    async with gateway(tmp_path) as stage:
+
+        async def branch(word: str) -> None:
+            async with web_client(stage) as client:
+                history = [*trunk, user(word)]
+                for more in ("a", "b"):
+                    done = await take(client, history)
+                    history = [*history, *done["output"], user(more)]
+
+        async with trio.open_nursery() as nursery:
+            for word in ("left", "right"):
+                nursery.start_soon(branch, word)
+        placed = reasons(stage)
+        assert placed.pop("hot") == 2
+        assert sum(placed.values()) == 2
+        assert "replay:new" not in placed
+        assert len(stage.gateway.core.library) == 1 + 4
+    stage.assert_quiet()
+
+
 async def test_references_are_known_after_a_restart(autojump_clock: trio.abc.Clock, tmp_path: Path) -> None:
     history: Items = [user("go")]
     told: Items = [user("go")]
@@ -329,6 +355,23 @@ async def test_a_full_disk_is_said_once_and_harms_nobody(
     async with gateway(tmp_path) as stage, web_client(stage) as client:
         await take(client, history)
         assert reasons(stage) == {"replay:resumed": 1}
+
+
+async def test_a_disk_that_cannot_be_read_is_as_one_that_knows_nothing(
+    autojump_clock: trio.abc.Clock, tmp_path: Path
+) -> None:
+    history: Items = [user("go")]
+    async with gateway(tmp_path) as stage, web_client(stage) as client:
+        done = await take(client, history)
+        history += [*done["output"], user("more")]
+    disk = Disk()
+    async with gateway(tmp_path, disk=disk) as stage, web_client(stage) as client:
+        disk.failure = sqlite3.OperationalError("disk I/O error")
+        await take(client, history)
+        assert reasons(stage) == {"replay:new": 1}
+        refused = await client.create(input="x", previous_response_id=done["id"], store=False)
+        assert refused.status == 400
+        disk.failure = None
 
 
 async def test_a_disk_that_does_not_answer_is_not_waited_for(
