@@ -134,8 +134,8 @@ class Spool:
         """Wait until all that was given to `keep` so far is written, or the disk has failed."""
         await trio.lowlevel.checkpoint()
         last = next(reversed(self._waiting.values()), None)
-        self._hurry.set()
         while last is not None and self._waits(last) and not self._rests:
+            self._hurry.set()
             await self._went_on.wait()
 
     def _waits(self, point: Point) -> bool:

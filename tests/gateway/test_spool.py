@@ -389,6 +389,7 @@ async def test_a_disk_that_does_not_answer_is_not_waited_for(
         disk.stuck = False
         await trio.sleep(PAUSE + 1)
         await take(client, list(said))
+        await spool_of(stage).flush()
         assert spool_of(stage).written == 3
 
 
