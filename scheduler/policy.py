@@ -19,7 +19,8 @@ Theory of operation
     than its replay; and if it takes longer than expected, no longer than the replay would (ski rental again).
 
     The time a conversation stays away is guessed from its own average gap: up to it, what is left of it; beyond
-    it, half as long again as it has been away already, and ever less likely to come back.
+    it, half as long again as it has been away already, and ever less likely to come back. It lasts until the next
+    turn is admitted: a lane whose owner is back, but stands in line, idles all the same.
 """
 
 from __future__ import annotations
