@@ -165,7 +165,7 @@ class Attempts:
             if slot.waited:
                 self._note("admitted", waited=slot.waited, tenant=self.ticket.tenant)
             if self.tries == self.free == 1:
-                self.at.wants_lane()
+                await self.at.wants_lane()
             turn = await self._try()
             slot.completed(turn.usage)
             return turn

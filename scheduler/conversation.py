@@ -42,6 +42,7 @@ class Conversation:
         self._at = Standing(self.name, self._shared, self._chain)
         self._at.hold.on_leave = self._leave
         self._migration = Migration(at=self._at)
+        self._at.make_way = self._migration.make_way
 
     def __repr__(self) -> str:
         return f"<Conversation {self.name!r} turns={len(self.placements)} items={len(self._chain)} tip={self.tip}>"
@@ -154,7 +155,6 @@ class Conversation:
         listener = on_events or one_by_one(on_event)
         self._turn = Attempts(self._at, self.ticket, new, request, listener, parted is not None, at_once)
         try:
-            await self._migration.make_way()
             with self._shared.admission.within(self.ticket):
                 return await self._turn.run()
         finally:

@@ -66,7 +66,7 @@ class Migration(Mover):
         self.at.shared.pool.spawn(self._run, name=f"move of {self.at.name}")
 
     async def make_way(self) -> None:
-        """A turn begins: give the move up, or wait for it where there is no lane to go back to."""
+        """A turn wants a lane: give the move up, or wait for it where there is none to go back to."""
         self._movers.withdraw(self)
         if self._scope is not None:
             # A polite wait for a lane may be a long one, so that the turn had better look for itself.

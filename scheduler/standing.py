@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 from attrs import define, field
 
@@ -27,6 +29,9 @@ class Standing:
     calls: bool = field(default=False, init=False)  # its response called tools: their outputs will follow
     ended_at: float | None = field(default=None, init=False)  # the last turn
     gap: Average | None = field(default=None, init=False)  # between two turns
+    make_way: Callable[[], Awaitable[None]] | None = field(
+        default=None, init=False
+    )  # ends a move that is under way
     counted: int = field(default=0, init=False)  # turns of runs that are over
     # How often its prefix changes of late, 0 to 1: then the model reads everything anew, whatever is remembered
     churn: Average = field(factory=lambda: Average(0.0, 0.5), init=False)
@@ -44,18 +49,19 @@ class Standing:
         if self.ended_at is not None and self.calls and self.request is not None:
             self.shared.recorder.came_back(self.request.model, trio.current_time() - self.ended_at)
 
-    def wants_lane(self) -> None:
-        """A turn has been admitted: learn how long the conversation leaves its lane idle between two.
+    async def wants_lane(self) -> None:
+        """A turn has been admitted: learn how long the conversation leaves its lane idle between two, and end a move.
 
         Its wait for admission is part of that: where many wait, whoever comes back does so much later than its tools.
         """
-        if self.ended_at is None:
-            return
-        away, everybody = trio.current_time() - self.ended_at, self.shared.estimates.gap
-        everybody.add(away)
-        if self.gap is None:
-            self.gap = Average(away)
-        self.gap.add(away)
+        if self.ended_at is not None:
+            away, everybody = trio.current_time() - self.ended_at, self.shared.estimates.gap
+            everybody.add(away)
+            if self.gap is None:
+                self.gap = Average(away)
+            self.gap.add(away)
+        if self.make_way is not None:
+            await self.make_way()
 
     def expect(self, tokens: int, request: TurnRequest) -> None:
         """Tell the pool what losing its lane would cost this conversation, with a context of so many tokens."""

@@ -66,7 +66,7 @@ class Moves:
         self._depart()
 
     def make_way(self, talk: Talk) -> bool:
-        """Its turn begins. Return whether it need not wait for a move."""
+        """Its turn wants a lane. Return whether it need not wait for a move."""
         self._waiting.discard(talk.leaver)
         if talk.move is not None:
             if talk.hold.lane is None and talk.move.state is MoveState.READING:
@@ -135,7 +135,7 @@ class Moves:
     def _unstick(self, talk: Talk) -> None:
         if talk.stuck:
             talk.stuck = False
-            self.sim.ask(talk)
+            self.sim.take_lane(talk)
 
     def _end(self, move: Move) -> None:
         move.state = MoveState.OVER

@@ -134,8 +134,7 @@ class Simulation:
         self.tally.in_system.add(1, now)
         if self.tally.in_system.value > self._crowd:
             self._give_up()
-        if self.moves.make_way(talk):
-            self.ask(talk)
+        self.ask(talk)
 
     def ask(self, talk: Talk) -> None:
         """`Attempts._admitted`: one try of a turn."""
@@ -176,6 +175,11 @@ class Simulation:
             if talk.gap is None:
                 talk.gap = Average(away)
             talk.gap.add(away)
+        if self.moves.make_way(talk):
+            self.take_lane(talk)
+
+    def take_lane(self, talk: Talk) -> None:
+        """`Attempts._try`: wait for a lane."""
         self.sockets.apply(self.roster.enqueue(Seat(hold=talk.hold, talk=talk), now=self.now))
 
     def send(self, seat: Seat) -> None:
