@@ -21,6 +21,7 @@ from wsproto.utilities import LocalProtocolError
 from pool.auth import Secret
 from pool.errors import DialFailed, SettingsError
 from pool.line import HandshakeLost, Line
+from pool.pauses import Pauses
 from pool.retry_after import seconds
 from pool.settings import Endpoint, PoolSettings, without_query
 from pool.tap import hide
@@ -144,6 +145,7 @@ class Dialer:
     endpoint: Endpoint
     settings: PoolSettings
     transport: Callable[[], Awaitable[trio.abc.Stream]] = field()
+    _pauses: Pauses = field(factory=Pauses, init=False, repr=False)
     _key: Secret | None = field(default=None, init=False, repr=False)
     _said: list[tuple[bytes, bytes]] = field(factory=list, init=False, repr=False)  # headers, with that key
 

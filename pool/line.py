@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from pool.bunching import Bunching
+from pool.pauses import Pauses
 from pool.wire.frame import frame, ping
 from pool.wire.sieve import Sieve
 
@@ -34,14 +35,21 @@ class Line(trio.abc.Stream):
 
     Until the upgrade is through it raises when the connection ends: the library would wait for ever. A send that
     is interrupted leaves half a frame behind, so it takes the transport with it. `max_message` is in bytes,
-    `read_interval` in seconds.
+    `read_interval` in seconds; lines that share their `pauses` read in step.
     """
 
-    def __init__(self, transport: trio.abc.Stream, max_message: int, read_interval: float = 0.0) -> None:
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        max_message: int,
+        read_interval: float = 0.0,
+        pauses: Pauses | None = None,
+    ) -> None:
         self._transport = transport
         self._receive = transport.receive_some
         self._sieve = Sieve(max_message)
         self._bunching = Bunching(read_interval)
+        self._pauses = Pauses() if pauses is None else pauses
         self._early: list[str] = []  # messages that came before anybody took them
         self._take: Callable[[str], None] = self._early.append
         self.bytes_in = self.bytes_out = 0
@@ -60,7 +68,7 @@ class Line(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         while True:
             if pause := self._bunching.pause(trio.current_time()):
-                await trio.sleep(pause)
+                await self._pauses.pause(pause)
             try:
                 data = await self._receive(max_bytes)
             except (trio.BrokenResourceError, trio.ClosedResourceError):

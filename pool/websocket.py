@@ -2,9 +2,11 @@
 
 Theory of operation
     wsproto does the protocol; this is the loop around it, over any trio stream. One task receives, and any number
-    send: what they say is framed at once, in order, and lies in an outbox until `write`, a task of its own, hands it
-    to the stream, all that has gathered in one go. Nobody who sends can be interrupted in the middle of a frame,
-    therefore, and many small events cost one system call.
+    send: what they say is framed at once, in order, and given to the socket on the spot, because to wake a task for
+    that costs several times as much. What the socket does not take, and what follows upon another message at once,
+    lies in an outbox until `write`, a task of its own, hands it to the stream, all that has gathered in one go; so
+    does everything where the stream is no bare socket. Nobody who sends can be interrupted in the middle of a frame,
+    therefore.
 
     The outbox is bounded by those who say `room` after what they have said: past its high watermark that waits, and
     a client that takes nothing for `send_timeout` seconds is given up. Messages are read one read at a time, by
@@ -13,6 +15,8 @@ Theory of operation
 
 from __future__ import annotations
 
+import math
+import os
 import struct
 from collections.abc import Sequence
 
@@ -27,6 +31,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from pool.web import MalformedRequest
 
 HIGH_WATERMARK = 1024 * 1024  # bytes that wait in the outbox before `room` waits
+BUNCH = 0.002  # s. Messages that come sooner than that one after the other are written together
 _PIECE = 256 * 1024  # bytes; each may take the send timeout
 _READ = 64 * 1024
 # What is compressed may be a thousand times larger: the bound of a message is looked at after each read.
@@ -104,12 +109,14 @@ class WebSocket:
     _ended: SocketEnded | None = field(default=None, init=False)
     _some: trio.Event = field(factory=trio.Event, init=False)  # there is something to write
     _room: trio.Event = field(factory=trio.Event, init=False)  # replaced when there is none
-
+    _socket: trio.socket.SocketType | None = field(init=False)  # the stream is nothing else
+    _pushed_at: float = field(default=-math.inf, init=False)
     _closing: bool = field(default=False, init=False)
     _written: trio.Event = field(factory=trio.Event, init=False)  # `write` has ended
 
     def __attrs_post_init__(self) -> None:
         self._room.set()
+        self._socket = self._stream.socket if isinstance(self._stream, trio.SocketStream) else None
 
     # Receiving.
 
@@ -202,11 +209,26 @@ class WebSocket:
             self._say(self._protocol.send(Ping()))
 
     def _say(self, data: bytes) -> None:
+        if not self._waiting and (data := self._pushed(data)) == b"":
+            return
         self._outbox.append(data)
         self._waiting += len(data)
         self._some.set()
         if self._waiting > HIGH_WATERMARK and self._room.is_set():
             self._room = trio.Event()
+
+    def _pushed(self, data: bytes) -> bytes:
+        """Give data to the socket, if there is one; return what it has not taken."""
+        now = trio.current_time()
+        if self._socket is None or now - self._pushed_at < BUNCH:
+            return data
+        self._pushed_at = now
+        try:
+            sent = os.write(self._socket.fileno(), data)
+        except OSError:  # it is full, or broken: `write` will find out
+            return data
+        self.bytes_out += sent
+        return data[sent:]
 
     async def write(self) -> None:
         """Hand what is said to the stream, until `close` or the end of the connection."""

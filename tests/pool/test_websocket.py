@@ -67,9 +67,16 @@ class Peer:
 
 @asynccontextmanager
 async def joined(
-    *, offers: Sequence[Any] = (), max_message: int = 1000, early: bytes = b"", running: bool = True
+    *,
+    offers: Sequence[Any] = (),
+    max_message: int = 1000,
+    early: bytes = b"",
+    running: bool = True,
+    bare: bool = False,
 ) -> AsyncIterator[tuple[WebSocket, Peer]]:
-    near, far = trio.testing.memory_stream_pair()
+    near: trio.abc.Stream
+    far: trio.abc.Stream
+    near, far = sockets() if bare else trio.testing.memory_stream_pair()
     peer = Peer(near)
     await near.send_all(peer.protocol.send(Request(host="h", target="/", extensions=list(offers))) + early)
     http = HttpConnection(far)
@@ -84,6 +91,13 @@ async def joined(
             nursery.start_soon(ws.write)
         yield ws, peer
         nursery.cancel_scope.cancel()
+    await near.aclose()
+    await far.aclose()
+
+
+def sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
+    near, far = trio.socket.socketpair()
+    return trio.SocketStream(near), trio.SocketStream(far)
 
 
 async def ended(ws: WebSocket) -> int:
@@ -214,6 +228,49 @@ async def test_a_full_outbox_makes_its_speakers_wait(autojump_clock: trio.abc.Cl
             await trio.testing.wait_all_tasks_blocked()
             await ws.room()
             nursery.cancel_scope.cancel()
+
+
+async def test_on_a_bare_socket_a_message_leaves_on_the_spot_and_what_follows_at_once_in_one_go(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    async with joined(bare=True, running=False) as (ws, peer):
+        ws.post(b"one")  # nobody is there to write it
+        assert await peer.texts(1) == ["one"]
+        ws.post(b"two")
+        mock_clock.jump(1)
+        ws.post(b"three")  # must not overtake
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.write)
+            assert [event.data for event in await peer.receive() if isinstance(event, TextMessage)] == [
+                "two",
+                "three",
+            ]
+            nursery.cancel_scope.cancel()
+        mock_clock.jump(1)
+        ws.post(b"four")
+        assert await peer.texts(1) == ["four"]
+
+
+async def test_what_a_bare_socket_does_not_take_is_sent_when_it_does(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    words = [b"%d " % number * 30_000 for number in range(20)]
+    async with joined(bare=True) as (ws, peer):
+        for text in words:
+            mock_clock.jump(1)  # each would go on the spot
+            ws.post(text)
+        assert ws.full
+        assert await peer.texts(len(words)) == [text.decode() for text in words]
+        await ws.room()
+        assert ws.bytes_out == sum(len(framed(text)) for text in words)
+
+
+async def test_a_bare_socket_that_is_broken_is_found_out() -> None:
+    async with joined(bare=True) as (ws, peer):
+        await peer.stream.aclose()
+        ws.post(b"into the void")
+        await trio.testing.wait_all_tasks_blocked()
+        assert await ended(ws) == 1006
 
 
 class Clogged(trio.abc.Stream):
