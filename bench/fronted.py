@@ -19,7 +19,7 @@ from scheduler.gateway.settings import GatewaySettings
 from scheduler.gateway.upstreams import Upstreams
 from scheduler.settings import SchedulerSettings
 
-TICK = 0.005  # s, between two looks at how late the event loop is
+TICK = 0.02  # s, between two looks at how late the event loop is: each costs as much as an event
 
 
 @define(eq=False)

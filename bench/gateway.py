@@ -5,8 +5,8 @@ Emulator, gateway and clients are processes of their own. Two questions, each an
 1. Clients that keep no state walk through conversations with tools, their whole history in every request, straight to
    the emulator over HTTP and through the gateway, in turns. Compared are the time to the first event, the bytes that
    reach the server, and the gateway's CPU for a turn.
-2. Many streams at once, each with so many events a second: how much of a core does the gateway take, and how late is
-   its event loop?
+2. Many streams at once, each with so many events a second, over HTTP and over WebSockets in turns: how much of a core
+   does the gateway take, how late is its event loop, and does it fall behind? The clients do as little as they can.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
+from bench.audience import SPREAD
+from bench.compare import Target
 from bench.events import firehose
 from bench.machine import ROOT, allow_files, describe
 from bench.server import emulator, proxy
@@ -37,6 +39,10 @@ TOOL = {
 }
 OUTPUT = "a line of what the tool has found, and another one\n" * 40  # 2 kB, of each tool call
 SPARE_FILES = 200
+FRONTS = {"http": "HTTP", "websocket": "WebSocket"}
+AROUND = 8  # events of a response of the firehose beside its deltas
+CORE = 1.0  # of a core, at most, for 500 streams at 20 events a second each
+BEHIND = 1.0  # s, at most, that the last event comes late
 
 
 @define(eq=False)
@@ -77,7 +83,6 @@ class Client:
 
     url: str
     stream: trio.abc.Stream = field(init=False)
-    events: int = field(default=0, init=False)
     first: float = field(default=0.0, init=False)  # s, from the request to the first event
 
     async def connect(self) -> None:
@@ -87,8 +92,8 @@ class Client:
         assert parts.port is not None
         self.stream = await trio.open_tcp_stream(parts.hostname, parts.port)
 
-    async def turn(self, body: dict[str, Any], *, whole: bool = True) -> dict[str, Any]:
-        """Take a turn as a stream; return the response, or nothing where only its events are counted."""
+    async def turn(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Take a turn as a stream; return the response."""
         content = to_json({**body, "model": "gpt-6-astra", "stream": True})
         head = (
             f"POST {urlsplit(self.url).path}/responses HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer k\r\n"
@@ -102,14 +107,11 @@ class Client:
         while not last.endswith(b"0\r\n\r\n"):
             data = bytes(await self.stream.receive_some(65536))
             assert data, (last, b"".join(parts)[-500:])
-            events = data.count(b"event: ")
-            if events and not self.first:
+            if not self.first and b"event: " in data:
                 self.first = time.perf_counter() - began
-            self.events += events
             last = last[-8:] + data
-            if whole:
-                parts.append(data)
-        return _ended(b"".join(parts)) if whole else {}
+            parts.append(data)
+        return _ended(b"".join(parts))
 
 
 def _ended(answer: bytes) -> dict[str, Any]:
@@ -164,21 +166,12 @@ async def stateless(url: str, conversations: int, turns: int, at_once: int) -> l
     return firsts
 
 
-async def many(url: str, streams: int) -> int:
-    """Hold so many streams open at once; return how many events came."""
-    clients = [Client(url) for _ in range(streams)]
-    body = {"input": "go on", "store": False}
-
-    async def one(client: Client, delay: float) -> None:
-        await trio.sleep(delay)
-        await client.connect()
-        await client.turn(body, whole=False)
-        await client.stream.aclose()
-
-    async with trio.open_nursery() as nursery:
-        for number, client in enumerate(clients):
-            nursery.start_soon(one, client, number / streams)  # as clients do, not all in the same moment
-    return sum(client.events for client in clients)
+def many(url: str, front: str, streams: int) -> dict[str, float]:
+    """Hold so many streams open at once; return how many events came, and in what time."""
+    argv = [sys.executable, "-m", "bench.audience", url, front, str(streams)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
+    heard: dict[str, float] = json.loads(done.stdout)
+    return heard
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -208,26 +201,63 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"  CPU of the gateway       {used['cpu'] / count * 1000:.2f} ms a turn")
 
 
+@frozen
+class Carried:
+    """Many streams through one front."""
+
+    events: float
+    seconds: float  # from the first request to the last event
+    core: float  # that the gateway took: its share
+    micros: float  # of the gateway's CPU, for an event
+    late: dict[str, float]  # ms: the gateway's event loop
+
+
 def carry(arguments: argparse.Namespace) -> None:
     """Print the second answer."""
-    streams, rate = arguments.streams, arguments.rate
+    streams, rate, seconds = arguments.streams, arguments.rate, arguments.seconds
+    fronts = list(FRONTS) if arguments.front == "both" else [arguments.front]
+    rounds: dict[str, list[Carried]] = {front: [] for front in fronts}
     # The emulator thinks about each event, which would make it the slowest of the three.
     with (
-        firehose(int(arguments.seconds * rate), rate) as url,
+        firehose(int(seconds * rate), rate) as url,
         gateway(url, -(-streams // 16) + 4) as fronted,
     ):
-        trio.run(many, fronted.url, 16)
-        fronted.read()
-        events = trio.run(many, fronted.url, streams)
-        used = fronted.read()
-    share, each = used["cpu"] / used["seconds"], used["cpu"] / events * 1e6
-    late = {name: used[name] * 1000 for name in ("p50", "p99", "max")}
-    print(
-        f"\n{streams} streams at once, {rate:g} events a second each: {events} events in {used['seconds']:.1f} s"
-    )
-    print(f"  CPU of the gateway       {share:.0%} of a core, {each:.0f} microseconds for each event")
-    print(
-        f"  its event loop is late   p50 {late['p50']:.2f}   p99 {late['p99']:.2f}   max {late['max']:.1f} ms"
+        for front in fronts:
+            many(fronted.url, front, 16)
+        for _ in range(arguments.rounds):
+            for front, carried in rounds.items():
+                carried.append(_carried(fronted, front, streams))
+    # What is said before and after the deltas, and the second within which the clients come, go with it.
+    offered = streams * (int(seconds * rate) + AROUND)
+    due = seconds + AROUND / rate + SPREAD
+    print(f"\n{streams} streams at once, {rate:g} events a second each, {arguments.rounds} rounds")
+    for front, carried in rounds.items():
+        for one in carried:
+            assert one.events == offered, (one.events, offered)
+            late = "   ".join(f"{name} {one.late[name]:.2f}" for name in ("p50", "p99", "max"))
+            print(
+                f"  {FRONTS[front]:9} {one.micros:5.1f} µs of CPU an event, {one.core:.0%} of a core; "
+                f"its event loop is late by {late} ms; {one.seconds:.1f} s for {due:.1f}"
+            )
+    best = {front: min(carried, key=lambda one: one.micros) for front, carried in rounds.items()}
+    if len(best) == 2:
+        ratios = [socket.micros / http.micros for http, socket in zip(*rounds.values(), strict=True)]
+        print(f"  an event over WebSocket costs {statistics.median(ratios):.2f} times one over HTTP")
+    for front, one in best.items():
+        print(Target(f"{FRONTS[front]}, of a core", one.core, CORE))
+        print(Target(f"{FRONTS[front]}, time over what was due", one.seconds - due, BEHIND, unit=" s"))
+
+
+def _carried(fronted: Fronted, front: str, streams: int) -> Carried:
+    fronted.read()
+    heard = many(fronted.url, front, streams)
+    used = fronted.read()
+    return Carried(
+        events=heard["events"],
+        seconds=heard["seconds"],
+        core=used["cpu"] / heard["seconds"],
+        micros=used["cpu"] / heard["events"] * 1e6,
+        late={name: used[name] * 1000 for name in ("p50", "p99", "max")},
     )
 
 
@@ -244,11 +274,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each (default 3)")
     parser.add_argument("--streams", type=int, default=500, help="at once (default 500)")
     parser.add_argument("--rate", type=float, default=20.0, help="events a second of each (default 20)")
+    parser.add_argument(
+        "--front",
+        choices=[*FRONTS, "both"],
+        default="both",
+        help="that the streams go through (default both)",
+    )
+    parser.add_argument("--skip-turns", action="store_true", help="only the streams")
     parser.add_argument("--seconds", type=float, default=10.0, help="that each lasts (default 10)")
     arguments = parser.parse_args()
     allow_files(4 * arguments.streams + SPARE_FILES)
     print(describe())
-    compare(arguments)
+    if not arguments.skip_turns:
+        compare(arguments)
     carry(arguments)
 
 
