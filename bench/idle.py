@@ -60,7 +60,7 @@ async def _measure(url: str, sockets: int, watch: float, ca_file: str | None) ->
     async with open_pool(endpoint, settings) as pool:
         await _opened(pool, sockets)
         cpu, seconds = time.process_time() - cpu, trio.current_time() - started
-        print(f"\n{sockets} sockets open in {seconds:.1f} s")
+        print(f"\n{sockets} sockets open in {seconds:.1f} s, {sockets / seconds:.0f} a second")
         print(f"  CPU of a dial       {cpu / sockets * 1e6:8.0f} microseconds")
         kib = (_memory() - memory) / sockets / 1024
         print(f"  memory of a socket  {kib:8.1f} KiB")
