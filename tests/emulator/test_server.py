@@ -141,7 +141,7 @@ def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> 
         (["--faults", "explode"], "explode"),
         (["--latency", "soon"], "latency"),
         (["--tls-cert", "only.pem"], "--tls-key"),
-        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "cannot be used"),
+        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "--tls-cert no.pem cannot be read"),
         (["--lanes", "three"], "--lanes"),
     ],
 )
