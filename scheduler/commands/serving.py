@@ -28,6 +28,7 @@ from scheduler.commands.stopping import SIGNALS, end_process
 from scheduler.fleet.report import plural
 from scheduler.gateway.admin import LINGER
 from scheduler.gateway.config import Tables
+from scheduler.gateway.figures import figures_of
 from scheduler.gateway.gateway import Gateway
 from scheduler.gateway.keys import KeyRing, Policy
 from scheduler.gateway.listening import address_of, check_exposure, inherited, listeners_of, open_sockets
@@ -160,7 +161,12 @@ async def _serve(plan: Plan, operator: Operating) -> None:
             for one in sockets:  # those that were passed to us may be others than --listen says
                 check_exposure(one.getsockname()[0], plan.ring.policy)
             await stack.enter_async_context(
-                open_telemetry(plan.telemetry, lambda: gateway.upstreams.sources, say=plan.display.say)
+                open_telemetry(
+                    plan.telemetry,
+                    lambda: gateway.upstreams.sources,
+                    say=plan.display.say,
+                    beside=lambda: figures_of(gateway),
+                )
             )
             running = await stack.enter_async_context(
                 serve_gateway(gateway, listeners_of(sockets), tls=plan.tls)

@@ -15,6 +15,7 @@ from scheduler.telemetry.address import Address
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from pool.stats.snapshot import Snapshot
     from scheduler.telemetry.telemetry import Sources
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -114,9 +115,13 @@ def telemetry_options(function: F) -> F:
 
 
 def open_telemetry(
-    choice: TelemetryChoice, sources: Sources, *, say: Callable[[str], None]
+    choice: TelemetryChoice,
+    sources: Sources,
+    *,
+    say: Callable[[str], None],
+    beside: Callable[[], Snapshot] | None = None,
 ) -> AbstractAsyncContextManager[None]:
     """See `scheduler.telemetry.telemetry.open_telemetry`, which is imported when it is needed."""
     from scheduler.telemetry.telemetry import open_telemetry as opened
 
-    return opened(choice, sources, say=say)
+    return opened(choice, sources, say=say, beside=beside)

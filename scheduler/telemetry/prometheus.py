@@ -6,7 +6,7 @@ processes, and the boundaries are the same for all versions. They are counted ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from attrs import field, frozen
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from pool.stats.distribution import Distribution
-from pool.stats.snapshot import Series
+from pool.stats.snapshot import Series, Snapshot
 from pool.web import Head, HttpConnection
 from scheduler.stats import SchedulerStats
 from scheduler.telemetry.intervals import Sources, endpoint_of
@@ -29,14 +29,17 @@ PATH = "/metrics"
 
 @frozen
 class Metrics(Collector):
-    """Collects the snapshots of all sources at each scrape."""
+    """Collects the snapshots of all sources at each scrape, and what else is counted beside them."""
 
     sources: Sources
+    beside: Callable[[], Snapshot] | None = None
     _: None = field(default=None, init=False)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric with a sample for each of its label values."""
-        return families({name: scheduler.stats() for name, scheduler in self.sources().items()})
+        yield from families({name: scheduler.stats() for name, scheduler in self.sources().items()})
+        if self.beside is not None:
+            yield from _families([({}, self.beside())])
 
     async def page(self, http: HttpConnection, head: Head) -> bool:
         """Answer a scrape."""
@@ -50,9 +53,15 @@ class Metrics(Collector):
 
 def families(snapshots: Mapping[str, SchedulerStats]) -> Iterator[Metric]:
     """Yield the metrics of these snapshots."""
+    return _families(
+        ({"source": source, "endpoint": endpoint_of(stats.pool)}, stats)
+        for source, stats in snapshots.items()
+    )
+
+
+def _families(labelled: Iterable[tuple[Mapping[str, str], Snapshot]]) -> Iterator[Metric]:
     found: dict[str, tuple[Metric, tuple[str, ...]]] = {}
-    for source, stats in snapshots.items():
-        common = {"source": source, "endpoint": endpoint_of(stats.pool)}
+    for common, stats in labelled:
         for series in stats.series():
             if series.rule.kind == "note":
                 continue

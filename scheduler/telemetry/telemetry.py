@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from pool.auth import Secret
+from pool.stats.snapshot import Snapshot
 from pool.web import Head, HttpConnection
 from scheduler.telemetry import otel_setup
 from scheduler.telemetry.address import Address
@@ -49,9 +50,15 @@ def check(choice: TelemetryChoice) -> None:
 
 @asynccontextmanager
 async def open_telemetry(
-    choice: TelemetryChoice, sources: Sources, *, say: Callable[[str], None]
+    choice: TelemetryChoice,
+    sources: Sources,
+    *,
+    say: Callable[[str], None],
+    beside: Callable[[], Snapshot] | None = None,
 ) -> AsyncIterator[None]:
     """Send the numbers of `sources` where `choice` says, while the block runs. `say` shows a line to the user.
+
+    What `beside` returns is in /metrics as well.
 
     Open it before any scheduler, and keep a scheduler among the sources until the block ends: its last interval is
     written then. Errors of the block may arrive in an `ExceptionGroup`.
@@ -80,7 +87,7 @@ async def open_telemetry(
             )
             await stack.enter_async_context(log)
         for address in dict.fromkeys(filter(None, (choice.metrics, choice.dashboard))):
-            await _serve(stack, address, choice, sources, say)
+            await _serve(stack, address, choice, sources, say, beside)
         yield
 
 
@@ -104,13 +111,14 @@ async def _serve(
     choice: TelemetryChoice,
     sources: Sources,
     say: Callable[[str], None],
+    beside: Callable[[], Snapshot] | None,
 ) -> None:
     pages: list[Page] = [health]
     bound = await stack.enter_async_context(listening(address, pages))
     if address == choice.metrics:
         from scheduler.telemetry.prometheus import PATH, Metrics
 
-        pages.append(Metrics(sources).page)
+        pages.append(Metrics(sources, beside).page)
         say(f"metrics: http://{bound}{PATH}")
     if address == choice.dashboard:
         pages.append(await stack.enter_async_context(_dashboard(bound, sources, say)))

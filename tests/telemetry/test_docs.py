@@ -13,6 +13,7 @@ from pool.stats import HttpStats, PoolStats
 from pool.stats.rules import rule_of
 from pool.stats.snapshot import Series
 from scheduler.admission.waits import AdmissionStats
+from scheduler.gateway.figures import GatewayStats
 from scheduler.stats import ModelStats, SchedulerStats
 from scheduler.telemetry.prometheus import name_of
 from scheduler.turns import Usage
@@ -30,6 +31,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+)(?: by (\w+))? \| `(\w+)` \| (.*) \|$", r
         ("Of admission", AdmissionStats, ("admission",)),
         ("Of the pool", PoolStats, ("pool",)),
         ("Over HTTP", HttpStats, ("pool", "http")),
+        ("Of the gateway", GatewayStats, ("gateway",)),
     ],
 )
 def test_every_number_is_documented(heading: str, kind: type[Any], path: tuple[str, ...]) -> None:
