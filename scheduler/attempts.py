@@ -199,6 +199,8 @@ class Attempts:
             )
             self._placed(plan, lease)
             exchange = await lease.send(create, stream=self.on_events is not None)
+            if plan.previous_response_id is not None:
+                chain.continued()
             if isinstance(exchange, Exchange):
                 exchange.at_once = self.at_once
             self.steers.sent(lease, exchange)

@@ -206,7 +206,7 @@ class Chain:
                 bytes_saved=self.size,
                 tokens_saved=self.tokens,
             )
-        reason = "new" if not self._items else lost or "lost"
+        reason = "new" if not self._items else lost or ("failed" if self._queued else "lost")
         return Plan(
             kind="replay", reason=f"replay:{reason}", previous_response_id=None, items=[*self._items, *new]
         )
@@ -295,6 +295,14 @@ class Chain:
         self._add([encoded(item) for item in window])
         self._covered = self._asked = len(self._items)
         self.tip, self.tokens = None, tokens
+
+    def continued(self) -> None:
+        """A create that continues the tip has left: what waited for one at the server has gone with it.
+
+        So when that response is not committed, the tip can be continued no more: nobody would say those items.
+        """
+        if self._queued:
+            self.tip = None
 
     def forget_tip(self) -> None:
         """The server does not know the tip any more, stored or not: the next turn is a replay."""

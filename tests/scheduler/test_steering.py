@@ -132,6 +132,20 @@ async def test_what_a_tool_turn_was_told_waits_for_its_outputs(autojump_clock: M
         assert on.conversation.placements[-1].reason == "hot"
 
 
+async def test_what_waits_at_the_server_goes_with_a_turn_that_is_given_up(autojump_clock: MockClock) -> None:
+    """The abandoned create has taken it along: a delta after it would leave it out, so it is a replay."""
+    async with world(server=SLOW) as stage:
+        on = await steered(stage, request=CALLING, at=(1.5,))
+        assert on.turn is not None
+        with trio.move_on_after(0.1) as scope:
+            await on.conversation.turn(outputs(on.turn), LONG)
+        assert scope.cancelled_caught
+        turn = await take(on.conversation, outputs(on.turn))
+        assert turn.placement.reason == "replay:failed"
+        await take(on.conversation, "and?")
+        assert on.conversation.placements[-1].reason == "hot"
+
+
 async def test_a_fork_of_a_turn_that_has_something_pending_replays(autojump_clock: MockClock) -> None:
     async with world(server=SLOW) as stage:
         on = await steered(stage, request=CALLING, at=(1.5,))
