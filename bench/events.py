@@ -76,11 +76,11 @@ def main() -> None:
     header = ["", "events/s kept up", *(f"at {streams * RATE:.0f}/s" for streams in arguments.streams)]
     print("\nCPU of an event, µs, and p99 of the event loop's lag, ms\n")
     print(table(header, rows))
-    kept = {
+    cost = {
         reader: {step.streams: step.micros for step in steps if step.kept_up}
         for reader, steps in found.items()
     }
-    ours, bare = kept.get("warmline", {}), kept.get("bare", {})
+    ours, bare = cost.get("warmline", {}), cost.get("bare", {})
     if ours:
         print(f"\n{Target('CPU of an event', min(ours.values()), COST, unit=' µs')}")
     if both := ours.keys() & bare.keys():
