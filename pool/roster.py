@@ -51,9 +51,20 @@ from pool.slots import (
 )
 
 # At most these shares of a connection's life go to the reserve and the jitter, so that short caps leave a life.
-RESERVE_SHARE, JITTER_SHARE = 0.25, 0.1
+RESERVE_SHARE, JITTER_SHARE = 0.25, 0.25
+DIALS = 4.0  # a second, that each place of the overlap is good for
 # Why a connection is closed so that there be one less, or one for others: nobody is to look for another lane
 UNWANTED = frozenset({"closed", "idle", "model", "resized"})
+
+
+def spread(settings: PoolSettings, cap: float) -> float:
+    """Return the seconds over which the retire lines of connections are strewn that were opened together.
+
+    The jitter; in a big pool as long as it takes to replace all of them with half of the dials that are allowed.
+    """
+    pace = min(settings.dial_rate / 2, DIALS * settings.rotation_overlap)
+    wanted = max(settings.jitter, settings.max_connections / pace) if settings.jitter else 0.0
+    return min(wanted, cap * JITTER_SHARE)
 
 
 @define(eq=False, kw_only=True)
@@ -215,9 +226,7 @@ class Roster:
         self.ledger.set_conn(conn, ConnState.OPEN, now=now)
         cap = self.endpoint.max_age
         reserve = min(self.settings.reserve, cap * RESERVE_SHARE)
-        conn.retire_at = (
-            now + cap - reserve - self.rng.uniform(0, min(self.settings.jitter, cap * JITTER_SHARE))
-        )
+        conn.retire_at = now + cap - reserve - self.rng.uniform(0, spread(self.settings, cap))
         heapq.heappush(self._due, (conn.retire_at, next(self._order), conn))
         commands: list[Command] = []
         for old in self.replaced_by(conn):

@@ -218,7 +218,7 @@ class PoolSettings:
 
     # Age. A connection is retired at endpoint.max_age - reserve - (0..jitter); both are at most a fraction of it.
     reserve: float = field(default=300.0, validator=at_least(0))  # the longest turn to expect, and a margin
-    # Spreads the rotation of what was dialled together
+    # Spreads the rotation of what was dialled together; more in a big pool, so that its dials are done by then
     jitter: float = field(default=120.0, validator=at_least(0))
     rotation_overlap: int = field(default=2, validator=whole(1))  # successors above max_connections at a time
     idle_timeout: float = field(default=600.0, validator=above(0))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from attrs import evolve, field, frozen
 
+from pool.roster import spread
 from pool.settings import Endpoint, PoolSettings
 from scheduler.capacity.load import Load
 from scheduler.capacity.queueing import Queue, interval
@@ -229,8 +230,9 @@ def _confirm(trials: Trials, question: Question, connections: int) -> tuple[int,
 
 def _recommended(scenario: Scenario, connections: int, min_idle: int) -> Scenario:
     sized = scenario.with_connections(connections, min_idle)
-    # Connections dialled together come to their line within the jitter; each needs a place for as long as a dial.
-    together = connections * scenario.load.dial.mean / max(scenario.pool.jitter, 1.0)
+    # Connections dialled together come to their line within that time; each needs a place for as long as a dial.
+    within = spread(sized.pool, scenario.endpoint.max_age)
+    together = connections * scenario.load.dial.mean / max(within, 1.0)
     overlap = max(scenario.pool.rotation_overlap, math.ceil(3 * together))
     return evolve(sized, pool=sized.pool.with_(rotation_overlap=overlap))
 

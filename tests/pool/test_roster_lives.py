@@ -8,7 +8,8 @@ import math
 import pytest
 
 from pool.errors import DialFailed
-from pool.settings import Lanes
+from pool.roster import spread
+from pool.settings import Lanes, PoolSettings
 from pool.slots import ConnState, Hold, LaneState, Waiter
 from tests.support.rosters import desk, settings
 
@@ -136,7 +137,7 @@ def test_a_connection_retires_well_before_the_servers_cap() -> None:
 def test_a_short_cap_still_leaves_a_life() -> None:
     desk_ = desk(max_age=60.0, reserve=300.0, jitter=120.0)
     (conn,) = desk_.grow()
-    assert 60.0 - 15.0 - 6.0 <= conn.retire_at <= 60.0 - 15.0
+    assert 60.0 - 15.0 - 15.0 <= conn.retire_at <= 60.0 - 15.0
 
 
 def test_jitter_spreads_what_was_dialled_together() -> None:
@@ -145,6 +146,15 @@ def test_jitter_spreads_what_was_dialled_together() -> None:
     assert 3180.0 <= lines[0] < 3200.0
     assert 3280.0 < lines[-1] <= 3300.0
     assert max(after - before for before, after in itertools.pairwise(lines)) < 20.0
+
+
+def test_a_big_pool_takes_as_long_to_rotate_as_its_dials_take() -> None:
+    big = PoolSettings(max_connections=4000, dial_rate=20.0, rotation_overlap=2, jitter=120.0)
+    assert spread(big, 3600.0) == 500.0, "eight a second: two at a time, each a quarter of a second"
+    assert spread(big.with_(rotation_overlap=100), 3600.0) == 400.0, "ten a second: half of twenty"
+    assert spread(big.with_(max_connections=100), 3600.0) == 120.0, "small ones in the jitter"
+    assert spread(big.with_(max_connections=100_000), 3600.0) == 900.0, "a quarter of the cap, at most"
+    assert spread(big.with_(jitter=0.0), 3600.0) == 0.0, "unless nobody wants it"
 
 
 def test_the_successor_comes_first() -> None:
