@@ -30,6 +30,7 @@ LATENCY = (
 )
 WORDS = 400  # said at first: two hundred tokens or so
 ANSWER = 20  # words of a tool's output
+SPARE = 8  # single-lane connections
 NO_WORSE = 1.1  # p99 after a migration over p99 of all turns
 
 
@@ -111,7 +112,8 @@ async def _one(scheduler: Scheduler, load: Load, number: int, until: float, live
 
 
 async def _measure(url: str, load: Load, lanes: Lanes, max_age: float) -> tuple[list[str], list[Target]]:
-    sockets = load.conversations if lanes.count == 1 else -(-load.conversations // lanes.in_flight)
+    # A lane for each conversation, and some for those on which an overtaken move is still being read
+    sockets = load.conversations + SPARE if lanes.count == 1 else -(-load.conversations // lanes.in_flight)
     settings = PoolSettings(
         max_connections=sockets, min_idle=0, dial_rate=500, dial_burst=sockets, rotation_overlap=8
     )
