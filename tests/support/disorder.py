@@ -21,6 +21,7 @@ from scheduler.admission.tenant import Budget, Tenant
 from scheduler.settings import SchedulerSettings
 from tests.support.acting import FRAME, Actor, Play
 from tests.support.http_world import both_ways
+from tests.support.order import repeat
 
 FAULTS = (
     "drop,how=close,at=0,p={0}; drop,how=abrupt,at=3,p={0}; drop,how=midframe,at=4,p={0}; stall,at=2,p={0};"
@@ -44,6 +45,7 @@ async def play(seed: int) -> Counter[str]:
     Raises:
         AssertionError, WrongContext, trio.TooSlowError: something was left behind, said wrongly or lost.
     """
+    repeat(seed)
     rng = random.Random(seed)
     lanes, often = rng.choice(LANES), rng.choice((0.0, 0.01, 0.04))
     server = EmulatorSettings(
