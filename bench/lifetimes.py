@@ -25,9 +25,8 @@ from scheduler.scheduler import Scheduler, open_scheduler
 from scheduler.settings import SchedulerSettings
 
 UNFORGIVING = SchedulerSettings(attempts=1, ambiguous="fail", interrupted="fail", transport="websocket")
-LATENCY = (
-    "base=0.03,input=0.0001,output=0.002"  # reading a transcript anew takes longer than the rest of a turn
-)
+# Reading a transcript anew takes longer than the rest of a turn
+LATENCY = "base=0.03,input=0.0001,output=0.002"
 WORDS = 400  # said at first: two hundred tokens or so
 ANSWER = 20  # words of a tool's output
 SPARE = 8  # single-lane connections

@@ -85,9 +85,8 @@ class Connection:
     bytes_received: int = field(default=0, init=False)
     exchanges: dict[str | None, Exchange] = field(factory=dict, init=False)  # in flight, oldest first
     _cycles: dict[str | None, Cycle] = field(factory=dict, init=False)
-    _unnamed: frozenset[str | None] = field(
-        default=frozenset(), init=False
-    )  # lanes whose names were one too many
+    # Lanes whose names were one too many
+    _unnamed: frozenset[str | None] = field(default=frozenset(), init=False)
 
     def __repr__(self) -> str:
         state = f"in_flight={len(self.exchanges)} remembered={len(self.memory)}"

@@ -95,9 +95,8 @@ class Endpoint:
     auth: Auth = field(factory=NoAuth)
     headers: Mapping[str, str] = field(factory=dict, repr=False)  # may carry a secret of the user's
     max_age: float = field(default=3600.0, validator=above(0))  # the server's cap on a connection's life
-    idle_limit: float | None = (
-        None  # the server closes a silent connection after this; we ping three times as often
-    )
+    # The server closes a silent connection after this; we ping three times as often
+    idle_limit: float | None = None
     frame_cap: int = field(default=16 * MIB, validator=whole(1024))  # client to server, one message
     lanes: Lanes = field(factory=Lanes.single)
     one_model: bool = False  # a connection serves one model only

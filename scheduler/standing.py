@@ -29,9 +29,8 @@ class Standing:
     calls: bool = field(default=False, init=False)  # its response called tools: their outputs will follow
     ended_at: float | None = field(default=None, init=False)  # the last turn
     gap: Average | None = field(default=None, init=False)  # between two turns
-    make_way: Callable[[], Awaitable[None]] | None = field(
-        default=None, init=False
-    )  # ends a move that is under way
+    # Ends a move that is under way
+    make_way: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
     counted: int = field(default=0, init=False)  # turns of runs that are over
     # How often its prefix changes of late, 0 to 1: then the model reads everything anew, whatever is remembered
     churn: Average = field(factory=lambda: Average(0.0, 0.5), init=False)

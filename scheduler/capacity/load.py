@@ -48,9 +48,8 @@ class Load:
     first_tokens: Variate = field(factory=lambda: Fixed(3000))  # that the model reads in a run's first turn
     tokens_per_turn: Variate = field(factory=lambda: Fixed(1000))  # that each turn adds to the context
     output_tokens: Variate = field(factory=lambda: Fixed(200))  # of these, written by the model
-    replay_base: float = (
-        0.0  # a replay takes this much longer than a hot turn, and for each token of its context
-    )
+    # A replay takes this much longer than a hot turn, and for each token of its context
+    replay_base: float = 0.0
     replay_per_token: float = PRIOR_PER_TOKEN
     first_output: float = PRIOR_BASE  # of a hot turn, from its send: what the placement learns costs from
     dial: Variate = field(factory=lambda: Fixed(0.3))

@@ -50,9 +50,8 @@ class Core:
     upstreams: Upstreams
     library: Library
     spool: Spool | None = None
-    leaving: bool = field(
-        default=False, init=False
-    )  # another process may be asked next: what is told is on disk
+    # Another process may be asked next: what is told is on disk
+    leaving: bool = field(default=False, init=False)
     running: set[Conversation] = field(factory=set, init=False)  # that have a turn under way
     _marks: Marks = field(factory=Marks, init=False)
     # Turns from there are under way

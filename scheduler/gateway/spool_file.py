@@ -46,9 +46,8 @@ from scheduler.gateway.spool_schema import connect, file_in, is_damaged, remove
 
 AT_ONCE = 256  # values in one statement
 GO_AT_ONCE = 1000  # points that go in one transaction; who reads waits for no more than that
-SHARE = (
-    4  # a turn that would fill more than this part of the file is not kept: everything else would go for it
-)
+# A turn that would fill more than this part of the file is not kept: everything else would have to go for it
+SHARE = 4
 VACUUM = 1000  # pages of the file given back at a time
 
 

@@ -126,15 +126,13 @@ class Upstreams:
     settings: GatewaySettings
     pool_settings: PoolSettings = field(factory=PoolSettings)
     scheduler_settings: SchedulerSettings = field(factory=SchedulerSettings)
-    dial: Callable[[Endpoint, PoolSettings], Dial] | None = (
-        None  # for tests: opens connections in its own way
-    )
+    # For tests: opens connections in its own way
+    dial: Callable[[Endpoint, PoolSettings], Dial] | None = None
     http: Callable[[Endpoint, PoolSettings], HttpClient] | None = None  # likewise
     rng: random.Random | None = None
     crashes: int = field(default=0, init=False)
-    paused: bool = field(
-        default=False, init=False
-    )  # upstreams that are opened grant no lane until they are resumed
+    # Upstreams that are opened grant no lane until they are resumed
+    paused: bool = field(default=False, init=False)
     _past: SchedulerStats = field(factory=SchedulerStats, init=False)  # counts of those that have closed
     _there: set[Upstream] = field(factory=set, init=False)  # that have not, be they closing
     _open: OrderedDict[str, Upstream] = field(factory=OrderedDict, init=False)  # the longest unused first
