@@ -33,7 +33,7 @@ from pool.placement import Ladder, candidates
 from pool.slots import Hold, Lane, Waiter
 
 # Idle lanes looked at, the least recently used first: a decision costs the same in a pool of any size
-CANDIDATES = 64
+CANDIDATES = 32
 SOON = 1e-3  # s, the least time between two looks
 # Replays that waiting for its own lane may cost a conversation, where moving gains nobody anything. More keeps a few
 # more turns hot, and makes the slowest wait for seconds where a replay would have taken a tenth of one
@@ -44,17 +44,13 @@ LONG = 4.0  # gaps; who has been away longer may have gone for good
 
 def stays_away(gap: float, idle: float) -> float:
     """Return how many more seconds a conversation is expected to stay away that has been away for `idle`."""
-    return max(gap - idle, idle / 2)
-
-
-def returns(gap: float, idle: float) -> float:
-    """Return the chance that it comes back."""
-    return 1.0 if idle <= LONG * gap else LONG * gap / idle
+    return gap - idle if idle < gap * 2 / 3 else idle / 2  # whichever is more
 
 
 def damage(hold: Hold, idle: float) -> float:
-    """Return the seconds that taking its lane is expected to cost a conversation."""
-    return returns(hold.gap, idle) * hold.worth
+    """Return the seconds that taking its lane is expected to cost a conversation, which may have gone for good."""
+    surely = LONG * hold.gap
+    return hold.worth if idle <= surely else hold.worth * surely / idle
 
 
 class ByCost(Ladder):

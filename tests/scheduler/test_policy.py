@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pool.ledger import Shelf
 from pool.slots import Conn, ConnState, Hold, Lane, LaneState, Waiter
 from scheduler.estimate import Average, Estimates, Line, ReplayCost
-from scheduler.policy import REPLAYS, SOON, SURELY, ByCost, damage, returns, stays_away
+from scheduler.policy import REPLAYS, SOON, SURELY, ByCost, damage, stays_away
 
 
 def held(*claims: tuple[float, float, float]) -> tuple[Shelf, list[Lane]]:
@@ -70,9 +70,8 @@ def test_nothing_on_the_shelf_is_worth_no_timer() -> None:
 def test_who_is_away_for_long_may_have_gone_for_good() -> None:
     hold = Hold()
     hold.worth, hold.gap = 8.0, 1.0
-    assert returns(1.0, 4.0) == 1.0
-    assert returns(1.0, 16.0) == 0.25
-    assert damage(hold, 16.0) == 2.0
+    assert damage(hold, 4.0) == 8.0
+    assert damage(hold, 16.0) == 2.0, "one in four comes back"
     assert stays_away(1.0, 0.25) == 0.75
     assert stays_away(1.0, 16.0) == 8.0
 
