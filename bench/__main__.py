@@ -1,8 +1,8 @@
 """All benchmarks, one after the other: `python -m bench` (short) or `python -m bench --full`.
 
 Each is a program of its own, and can be run alone; what it prints is shown as it comes. With `--full` everything goes
-into `bench/RESULTS.md`, under the command that made it. A missed target is told, and is no failure: a busy machine
-can miss any.
+into `bench/RESULTS.md`, under the command that made it; with `--only` too, in the place of what stood there. A missed
+target is told, and is no failure: a busy machine can miss any.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -103,21 +103,19 @@ def main() -> None:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     machine = describe()
     print(machine)
-    told: list[str] = []
+    told = _told(RESULTS) if arguments.full and arguments.only else {}
     for scenario in SCENARIOS:
         options = scenario.full if arguments.full else scenario.short
         if options is None or scenario.module in arguments.skip:
             continue
         if arguments.only and scenario.module not in arguments.only:
             continue
-        told.append(_run(scenario, options))
-        if (
-            arguments.full and not arguments.only
-        ):  # each time: what is there stays, if the next is interrupted
-            _write(RESULTS, machine, told, arguments.skip)
+        told[scenario.title] = _run(scenario, options, machine)
+        if arguments.full:  # each time: what is there stays, if the next is interrupted
+            _write(RESULTS, machine, told)
 
 
-def _run(scenario: Scenario, options: Sequence[str]) -> str:
+def _run(scenario: Scenario, options: Sequence[str], machine: str) -> str:
     command = " ".join(("python -m", f"bench.{scenario.module}", *options))
     print(f"\n== {scenario.title}: {command}\n", flush=True)
     started, lines = time.perf_counter(), list[str]()
@@ -132,7 +130,8 @@ def _run(scenario: Scenario, options: Sequence[str]) -> str:
         lines.append(f"\nended with status {process.returncode}\n")
     minutes = (time.perf_counter() - started) / 60
     said = "".join(lines).strip("\n")
-    return f"## {scenario.title}\n\n`{command}` ({minutes:.1f} min)\n\n{_marked(said)}\n"
+    commit = next(line.split(None, 1)[1] for line in machine.splitlines() if line.startswith("commit"))
+    return f"## {scenario.title}\n\n`{command}` ({minutes:.1f} min, commit {commit})\n\n{_marked(said)}\n"
 
 
 def _marked(text: str) -> str:
@@ -140,18 +139,28 @@ def _marked(text: str) -> str:
     return "\n".join(line if not line or line.startswith("|") else f"{line}  " for line in text.splitlines())
 
 
-def _write(path: Path, machine: str, told: Sequence[str], skipped: Sequence[str]) -> None:
-    targets = [line.strip() for text in told for line in text.splitlines() if line.startswith("target: ")]
+def _told(path: Path) -> dict[str, str]:
+    """Return the sections of the results that are there, by title."""
+    if not path.exists():
+        return {}
+    sections = path.read_text().split("\n## ")[1:]
+    return {section.splitlines()[0]: f"## {section.rstrip()}\n" for section in sections}
+
+
+def _write(path: Path, machine: str, told: Mapping[str, str]) -> None:
+    ordered = [told[scenario.title] for scenario in SCENARIOS if scenario.title in told]
+    missing = [scenario.title for scenario in SCENARIOS if scenario.title not in told]
+    targets = [line.strip() for text in ordered for line in text.splitlines() if line.startswith("target: ")]
     missed = [line for line in targets if line.endswith("MISSED")]
     path.write_text(
         "# Results\n\nMade by `make bench-full`. Method, peers and limits: "
         "[docs/benchmarks.md](../docs/benchmarks.md).\n\n"
         f"```\n{machine}\n```\n\n"
-        + (f"Left out: {', '.join(skipped)}.\n\n" if skipped else "")
+        + (f"Not there: {', '.join(missing)}.\n\n" if missing else "")
         + f"{len(targets) - len(missed)} of {len(targets)} targets met."
         + "".join(f"\n- {line.removeprefix('target: ')}" for line in missed)
         + "\n\n"
-        + "\n".join(told)
+        + "\n".join(ordered)
     )
 
 

@@ -90,7 +90,7 @@ async def _measure(url: str, sockets: int, watch: float, ca_file: str | None) ->
 async def _opened(pool: Pool, sockets: int) -> None:
     with trio.fail_after(600):
         while pool.stats().open < sockets:  # noqa: ASYNC110  # a pool tells nobody that it is warm
-            await trio.sleep(0.05)
+            await trio.sleep(0.25)
 
 
 def _memory() -> int:
