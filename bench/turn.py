@@ -23,6 +23,7 @@ from scheduler.tools import tool
 
 FLOOR, MOST = "bare", 1.2  # warmline's CPU is at most so many times the floor's
 LEAST = {"sdk_socket": 9.0, "sdk_http": 20.0}  # these cost at least so many times warmline's
+JUDGED = (0.0, 20, 20)  # pace, turns and runs that these are for
 TURNS_A_SAMPLE = 160  # at least, so that a sample is long enough for the clock
 DELTAS = 40
 RULE = (
@@ -61,7 +62,8 @@ def main() -> None:
     progress("")
     for runs, measured in samples.items():
         print(f"\n{runs} at once, {arguments.turns} turns each\n")
-        print("\n".join(_told(measured, arguments.peers, sent, judge=arguments.pace == 0 and runs == 20)))
+        judge = (arguments.pace, arguments.turns, runs) == JUDGED
+        print("\n".join(_told(measured, arguments.peers, sent, judge=judge)))
 
 
 def _arguments() -> argparse.Namespace:

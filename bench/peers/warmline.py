@@ -44,7 +44,14 @@ async def opened(job: Job) -> AsyncIterator[Play]:
         raise RuntimeError("the agent's tools are not those of the job")
     endpoint = Endpoint.emulator(job.url, lanes=Lanes.multi() if job.lanes else Lanes.single())
     settings = PoolSettings(max_connections=max(job.connections, 1 if job.sockets else 8))
+    if (
+        job.sockets
+    ):  # warm, as those of the other peers are after their first runs: not paced, the server being ours
+        warm = job.sockets * endpoint.lanes.in_flight
+        settings = settings.with_(min_idle=warm, dial_rate=1000.0, dial_burst=job.sockets)
     async with open_scheduler(endpoint, pool_settings=settings) as scheduler:
+        while scheduler.pool.stats().open < (job.sockets or 0):  # noqa: ASYNC110  # a pool tells nobody that it is warm
+            await trio.sleep(0.05)
 
         async def run(agent: Agent, job: Job, lap: Lap) -> None:
             started = time.perf_counter()
