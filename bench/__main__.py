@@ -30,6 +30,11 @@ class Scenario:
     short: Sequence[str] | None
     full: Sequence[str]
 
+    @property
+    def names(self) -> set[str]:
+        """By which it can be chosen."""
+        return {self.title, self.module}
+
 
 SCENARIOS = (
     Scenario(
@@ -95,10 +100,12 @@ def main() -> None:
     """Run them."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench")
     parser.add_argument("--full", action="store_true", help="at length, and write bench/RESULTS.md")
-    parser.add_argument("--only", metavar="MODULE", action="append", help="this one (again: and that one)")
-    parser.add_argument("--skip", metavar="MODULE", action="append", default=[], help="all but this one")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", help="this module, or title; again: and that one"
+    )
+    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="all but this one")
     arguments = parser.parse_args()
-    known = {scenario.module for scenario in SCENARIOS}
+    known = {name for scenario in SCENARIOS for name in scenario.names}
     if unknown := {*(arguments.only or ()), *arguments.skip} - known:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     machine = describe()
@@ -106,9 +113,9 @@ def main() -> None:
     told = _told(RESULTS) if arguments.full and arguments.only else {}
     for scenario in SCENARIOS:
         options = scenario.full if arguments.full else scenario.short
-        if options is None or scenario.module in arguments.skip:
+        if options is None or scenario.names & set(arguments.skip):
             continue
-        if arguments.only and scenario.module not in arguments.only:
+        if arguments.only and not scenario.names & set(arguments.only):
             continue
         told[scenario.title] = _run(scenario, options, machine)
         if arguments.full:  # each time: what is there stays, if the next is interrupted
