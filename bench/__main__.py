@@ -107,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     known = {name for scenario in SCENARIOS for name in scenario.names}
     if unknown := {*(arguments.only or ()), *arguments.skip} - known:
-        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        parser.error(f"no such benchmark: {'; '.join(unknown)}; there are {'; '.join(sorted(known))}")
     machine = describe()
     print(machine)
     told = _told(RESULTS) if arguments.full and arguments.only else {}
