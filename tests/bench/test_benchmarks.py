@@ -30,7 +30,7 @@ def test_a_turn_is_compared_and_its_bytes_are_counted() -> None:
         "--runs",
         "20",
         "--turns",
-        "3",
+        "20",  # the loop that the targets are for
         "--repeat",
         "1",
         "--laps",
