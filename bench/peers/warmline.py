@@ -47,7 +47,7 @@ async def opened(job: Job) -> AsyncIterator[Play]:
     if (
         job.sockets
     ):  # warm, as those of the other peers are after their first runs: not paced, the server being ours
-        warm = job.sockets * endpoint.lanes.in_flight
+        warm = job.sockets * endpoint.lanes.count
         settings = settings.with_(min_idle=warm, dial_rate=1000.0, dial_burst=job.sockets)
     async with open_scheduler(endpoint, pool_settings=settings) as scheduler:
         while scheduler.pool.stats().open < (job.sockets or 0):  # noqa: ASYNC110  # a pool tells nobody that it is warm
