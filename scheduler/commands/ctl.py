@@ -18,11 +18,13 @@ HELP = """Look into a running gateway, and steer it.
   resume [NAME]    grant lanes again
   rotate [NAME]    replace every socket upstream, without a gap
   kill [NAME]      close the sockets now; what is in flight fails
+  kick KEY         end the requests and WebSockets of a key now
   reload           read the configuration file again
   stop             stop as on SIGTERM
   key NAME         make a virtual key; needs no gateway
 
-NAME is an upstream, as `show pools` has it; without it all are meant.
+NAME is an upstream, as `show pools` has it; without it all are meant. KEY is
+the name of a virtual key, or of an upstream with a client's own key.
 
 \b
 Examples:

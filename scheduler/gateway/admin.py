@@ -118,6 +118,12 @@ class Admin:
         if verb == "stop":
             self.stop()
             return {"said": "stopping; turns may end within the grace"}
+        if verb == "kick":
+            if not isinstance(name, str):
+                raise Refusal("kick whom? Give the name of a key, as `show keys` or `show pools` has it")
+            return {
+                "said": f"ended {plural(self.running.gateway.clients.kick(name), 'connection')} of {name}"
+            }
         if verb not in _DONE:
             raise Refusal(f"no such verb: {str(verb)[:40]!r}; there is {', '.join(VERBS)}")
         chosen = self._upstreams(None if name is None else str(name))
@@ -175,7 +181,7 @@ _DONE = {
     "kill": "closed the sockets of",
 }
 _LASTING = {"pause": True, "drain": True, "resume": False}  # said of all: also of those that are opened later
-VERBS = ("show", *_DONE, "reload", "stop")
+VERBS = ("show", *_DONE, "kick", "reload", "stop")
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -38,12 +38,22 @@ class Asked:
     stream_id: str | None = None
     generate: bool | None = None
     plain: str | None = None  # the field that only plain HTTP can serve
+    conversation: Encoded | None = None  # the server's own state that it goes on from, by its id
     members: Mapping[str, Encoded] = field(factory=dict, repr=False)
 
     @property
     def stored(self) -> bool:
         """The server is expected to keep the response."""
         return self.store is not False
+
+    @property
+    def named(self) -> Iterator[str]:
+        """The ids of the conversation and the prompt of the server's that it builds on."""
+        for part in (self.conversation, self.members.get("prompt")):
+            value = None if part is None else from_json(part.text)
+            name = value.get("id") if isinstance(value, dict) else value
+            if isinstance(name, str):
+                yield name
 
     @property
     def reasoning_included(self) -> bool:
@@ -87,6 +97,7 @@ def read_create(text: bytes) -> Asked:
         stream_id=_typed(members, "stream_id", str, "a string"),
         generate=_typed(members, "generate", bool, "a boolean"),
         plain=_plain(members),
+        conversation=members.get("conversation"),
         members={name: value for name, value in members.items() if name not in _TAKEN},
     )
 

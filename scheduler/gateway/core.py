@@ -14,20 +14,23 @@ Theory of operation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from pool.wire.events import Encoded
-from pool.wire.refusal import invalid_type, previous_response_not_found
+from pool.wire.refusal import Refused, invalid_type, previous_response_not_found
 from scheduler.attempts import AtOnce, OnEvents
 from scheduler.chain import Past
 from scheduler.conversation import Conversation
+from scheduler.gateway.access import EVERYTHING
 from scheduler.gateway.asked import Asked
 from scheduler.gateway.keys import Caller
 from scheduler.gateway.library import History, Library, Page, Point, start, walk
 from scheduler.gateway.marks import Mark, Marks, digest, mark
+from scheduler.gateway.ownership import Ownership
+from scheduler.gateway.references import References, created_with
 from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstream, Upstreams
 from scheduler.turns import Turn
@@ -49,11 +52,13 @@ class Core:
 
     upstreams: Upstreams
     library: Library
+    ownership: Ownership
     spool: Spool | None = None
     # Another process may be asked next: what is told is on disk
     leaving: bool = field(default=False, init=False)
     running: set[Conversation] = field(factory=set, init=False)  # that have a turn under way
     _marks: Marks = field(factory=Marks, init=False)
+    _references: References = field(factory=References, init=False)
     # Turns from there are under way
     _busy: dict[Point, tuple[Upstream, Conversation]] = field(factory=dict, init=False)
 
@@ -61,17 +66,51 @@ class Core:
         """The gateway can go on from this response, whatever the server still knows of it."""
         return await self._recall(caller, response_id) is not None
 
-    async def foreign(self, caller: Caller, response_id: str) -> bool:
-        """Whether the response is another caller's, to whom the gateway lends the same key of its own.
+    async def denied(self, caller: Caller, names: Collection[str]) -> list[str]:
+        """Return those of the server's resources that a caller may not name, by their ids.
 
-        The server would let this one have it. Whether callers with keys of their own share anything is for it to say.
+        With a virtual key a caller has what it created and what the key's configuration names, and with all endpoints
+        (`*`) everything that is not known to be another's. A caller with a key of its own, or one that shares the
+        gateway's with everybody (`open`), has whatever the server gives.
         """
-        if caller.secret is not None:
-            return False
-        owner = self.library.owner_of(response_id)
-        if owner is None and self.spool is not None:
-            return await self.spool.is_anothers(caller.id, response_id)
-        return owner is not None and owner != caller.id
+        if caller.key is None:
+            return []
+        owner_of, granted = self.ownership.owner_of, caller.key.resources
+        asked = [one for one in names if one not in granted and owner_of(one) != caller.id]
+        unknown = [one for one in asked if owner_of(one) is None]
+        known = await self.spool.owners(caller.id, unknown) if unknown and self.spool is not None else {}
+        anything = EVERYTHING in caller.key.endpoints
+        return [one for one in asked if not known.get(one, anything and owner_of(one) is None)]
+
+    async def checked(self, caller: Caller, asked: Asked) -> Asked:
+        """Return a create as it may go upstream, where the gateway lends its key: the very JSON that was searched.
+
+        Raises:
+            Refused: it names what is not the caller's, or is no JSON that can be written anew.
+        """
+        if caller.key is None:
+            return asked
+        try:
+            members = {name: self._references.of(one) for name, one in asked.members.items()}
+            items = None if asked.items is None else [self._references.of(one) for one in asked.items]
+        except (ValueError, RecursionError):
+            raise Refused("The request holds JSON that cannot be read.", code="invalid_json") from None
+        names = {name for found in (members.values(), items or ()) for ids, _ in found for name in ids}
+        for denied in await self.denied(caller, names.union(asked.named)):
+            raise not_yours(denied)
+        return evolve(
+            asked,
+            members={name: text for name, (_, text) in members.items()},
+            items=None if items is None else [text for _, text in items],
+        )
+
+    def created(self, caller: Caller, names: Iterable[str]) -> None:
+        """A caller to whom the gateway lends its key has created these."""
+        names = list(names)
+        if caller.key is not None and names:
+            self.ownership.note(caller.id, names)
+            if self.spool is not None:
+                self.spool.note(caller.id, names)
 
     def forget(self, caller: Caller, response_id: str) -> None:
         """The caller has the response deleted: nothing goes on from it any more. Later responses stay."""
@@ -79,6 +118,7 @@ class Core:
         if point is not None:
             self.library.drop(point)
             self._gone([point])
+        self.ownership.forget(caller.id, response_id)
         if self.spool is not None:
             self.spool.forget(caller.id, response_id)
 
@@ -260,7 +300,17 @@ class Core:
         if self.spool is not None:
             self.spool.keep(point)
         self._shelve(point)
+        if caller.key is not None:
+            self._own(caller, turn)
         return point
+
+    def _own(self, caller: Caller, turn: Turn) -> None:
+        """A turn has created its response, the items of that, and what they were made in."""
+        items = {item.get("id") for item in turn.output}
+        names = [turn.response_id, *(name for item in turn.output for name in created_with(item))]
+        self.ownership.note(caller.id, names)
+        if self.spool is not None:  # it has the response and its items by themselves
+            self.spool.note(caller.id, [name for name in names[1:] if name not in items])
 
     def _leave(self, upstream: Upstream, conversation: Conversation, point: Point | None) -> None:
         """Let a conversation stand where it stands; where one stands already, or nobody can find it, it ends."""
@@ -269,6 +319,16 @@ class Core:
             upstream.put(point, conversation)
         else:
             conversation.close()
+
+
+def not_yours(name: str) -> Refused:
+    """Something that is not the caller's, or that the server does not have: a caller cannot tell which."""
+    return Refused(
+        f"No resource with id '{name[:200]}' is found for this key: a key may name what it has created, and what the "
+        "gateway's configuration lists in its `resources`.",
+        status=404,
+        code="resource_not_found",
+    )
 
 
 def _by_id(items: Sequence[Mapping[str, Any]], marks: Sequence[Mark]) -> dict[str, Mark]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from urllib.parse import unquote
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from pool.wire.codec import to_json
-from pool.wire.refusal import Refused, previous_response_not_found
-from scheduler.gateway.asked import Asked, read_create
+from pool.wire.refusal import Refused
+from scheduler.gateway.clients import Clients
 from scheduler.gateway.core import Core
-from scheduler.gateway.front import GONE, ClientGone, Failed, Front
+from scheduler.gateway.front import GONE, ClientGone, Front
 from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.library import Library
-from scheduler.gateway.passthrough import AnswerBroken, pass_through
+from scheduler.gateway.ownership import Ownership
+from scheduler.gateway.passthrough import AnswerBroken
+from scheduler.gateway.requests import Requests
+from scheduler.gateway.routing import route_of
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstreams
@@ -26,8 +28,6 @@ from scheduler.gateway.websocket import serve_socket
 
 log = logging.getLogger("warmline.gateway")
 
-PREFIX = "/v1"
-CREATE = "/v1/responses"
 CLOSING = 2.0  # s, for the goodbye on a connection
 
 
@@ -40,7 +40,8 @@ class Gateway:
     keys: KeyRing
     spool: Spool | None = None
     core: Core = field(init=False)
-    front: Front = field(init=False)
+    requests: Requests = field(init=False)
+    clients: Clients = field(factory=Clients, init=False)  # what callers have open
     stopping: trio.Event = field(factory=trio.Event, init=False)  # no more requests are taken
     counts: Counter[str] = field(factory=Counter, init=False)
     crashes: int = field(default=0, init=False)
@@ -52,8 +53,9 @@ class Gateway:
 
     def __attrs_post_init__(self) -> None:
         library = Library(self.settings.memory_bytes, self.settings.memory_responses)
-        self.core = Core(self.upstreams, library, self.spool)
-        self.front = Front(self.core, self.settings)
+        self.core = Core(self.upstreams, library, Ownership(self.settings.memory_ids), self.spool)
+        front = Front(self.core, self.settings)
+        self.requests = Requests(self.core, front, self.keys, self.counts, self._body)
 
     @property
     def connections(self) -> int:
@@ -153,10 +155,15 @@ class Gateway:
                 await self._health(http, head)
             else:
                 caller = self.keys.identify(head.headers)
-                if head.upgrade and head.path.rstrip("/") == CREATE:
+                route = route_of(head)
+                if head.upgrade and route.socket:
+                    self.requests.check(caller, evolve(route, method="POST"))  # what a socket is for
                     await self._socket(http, head, caller)
                     return False
-                await self._request(http, head, caller, request_id)
+                with self.clients.request(caller) as scope:
+                    await self.requests.serve(http, head, route, caller, request_id)
+                if scope.cancelled_caught:
+                    raise ClientGone
         except (Refused, BodyBroken) as error:
             self.counts["refused"] += 1
             if http.begun:
@@ -166,40 +173,6 @@ class Gateway:
             )
             await self._refuse(http, refusal, request_id=request_id)
         return http.again()
-
-    async def _request(self, http: HttpConnection, head: Head, caller: Caller, request_id: str) -> None:
-        segments = unquote(head.path).replace("\\", "/").split("/")
-        if not head.path.startswith(f"{PREFIX}/") or not {".", ".."}.isdisjoint(segments):
-            raise Refused(f"Invalid URL ({head.method} {head.path}): the API is below {PREFIX}/.", status=404)
-        named = segments[3] if segments[:3] == ["", "v1", "responses"] and len(segments) > 3 else ""
-        if named and await self.core.foreign(caller, named):
-            raise Refused(f"Response with id '{named}' not found.", status=404)
-        self.keys.charge(caller, trio.current_time())
-        if named and head.method == "DELETE" and not any(segments[4:]):
-            self.core.forget(caller, named)
-        body: bytes | None = None
-        if head.method == "POST" and head.target.rstrip("/") == CREATE and _readable(head):
-            body = await self._body(http)
-            asked = read_create(body)
-            if await self._for_sockets(caller, asked):
-                try:
-                    turn = await self.front.create(http, caller, asked, {"x-request-id": request_id})
-                except Failed:
-                    self.counts["failed"] += 1
-                else:
-                    self.keys.spent(caller, turn.usage.total_tokens, trio.current_time())
-                return
-        async with self.upstreams.use(caller) as upstream:
-            await pass_through(http, head, upstream.http, body)
-
-    async def _for_sockets(self, caller: Caller, asked: Asked) -> bool:
-        """Whether a create is a turn of ours; else it goes over plain HTTP as it is."""
-        parent = asked.previous_response_id
-        if parent is None or await self.core.remembers(caller, parent):
-            return asked.plain is None
-        if await self.core.foreign(caller, parent):
-            raise previous_response_not_found(parent)
-        return False
 
     async def _body(self, http: HttpConnection) -> bytes:
         parts: list[bytes] = []
@@ -223,6 +196,7 @@ class Gateway:
             ring=self.keys,
             settings=self.settings,
             stopping=self.stopping,
+            clients=self.clients,
         )
 
     async def _health(self, http: HttpConnection, head: Head) -> None:
@@ -258,11 +232,6 @@ class Gateway:
                 return False
             return True
         return False
-
-
-def _readable(head: Head) -> bool:
-    """Whether the body is the JSON itself, and not something that it was packed into."""
-    return head.headers.get("content-encoding", "identity").lower() in ("", "identity")
 
 
 async def _close(stream: trio.abc.Stream) -> None:

@@ -26,6 +26,7 @@ from pool.settings import above, whole
 from pool.wire.refusal import Refused, unauthorized
 from scheduler.admission.tenant import Tenant, check_name
 from scheduler.admission.window import Window
+from scheduler.gateway.access import DEFAULT_ENDPOINTS, ENDPOINTS
 from scheduler.gateway.loopback import check_local
 
 PREFIX = "wl-"  # of a virtual key
@@ -50,6 +51,24 @@ def _number(_instance: object, attribute: Attribute[float], value: object) -> No
         raise SettingsError(attribute.name, value, "must be a number; the higher goes first, 0 is usual")
 
 
+def _names(value: object) -> object:
+    """Return a TOML list as a tuple; anything else as it is, for the validator."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_names(_instance: object, attribute: Attribute[tuple[str, ...]], value: object) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(one, str) and one for one in value):
+        raise SettingsError(f"keys.{attribute.name}", value, "must be a list of texts")
+
+
+def _check_endpoints(instance: object, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    _check_names(instance, attribute, value)
+    for one in value:
+        if one not in ENDPOINTS:
+            remedy = f"no such endpoint; there is {', '.join(ENDPOINTS)} (* is all that the account may do)"
+            raise SettingsError("keys.endpoints", one, remedy)
+
+
 def digest_of(key: str) -> str:
     """Return what the configuration holds of a virtual key."""
     return hashlib.sha256(key.encode()).hexdigest()
@@ -67,6 +86,11 @@ class VirtualKey:
     max_in_flight: int | None = field(default=None, validator=optional(whole(1)))  # turns of the tenant
     requests_per_minute: int | None = field(default=None, validator=optional(whole(1)))
     tokens_per_minute: int | None = field(default=None, validator=optional(whole(1)))
+    # What may be used of the account, and which of its resources beside those that the key has created
+    endpoints: tuple[str, ...] = field(
+        default=DEFAULT_ENDPOINTS, converter=_names, validator=_check_endpoints
+    )
+    resources: tuple[str, ...] = field(default=(), converter=_names, validator=_check_names)
 
     def __attrs_post_init__(self) -> None:
         if not self.tenant:
@@ -160,6 +184,16 @@ class KeyRing:
         for name, allowance in self._allowances.items():
             allowance.limited(named[name])
 
+    def still_valid(self, caller: Caller) -> bool:
+        """Whether the key of a caller is as it was when the caller was identified, but for its limits."""
+        if caller.key is None:
+            return True
+        named = next((key for key in self.keys if key.name == caller.key.name), None)
+        return named is not None and all(
+            getattr(named, one) == getattr(caller.key, one)
+            for one in ("digest", "tenant", "priority", "endpoints", "resources")
+        )
+
     def identify(self, headers: Mapping[str, str]) -> Caller:
         """Return whom a request is from. `headers` have lower-case names.
 
@@ -220,7 +254,8 @@ class KeyRing:
         found = self._allowances.get(caller.key.name)
         if found is None:
             found = self._allowances[caller.key.name] = _Allowance()
-            found.limited(caller.key)
+            # Whoever is connected may have come with the key as it was before a reload
+            found.limited(next((key for key in self.keys if key.name == caller.key.name), caller.key))
         return found
 
 

@@ -136,7 +136,6 @@ class Library:
     _points: OrderedDict[tuple[str, str], Point] = field(factory=OrderedDict, init=False)  # oldest use first
     _heads: dict[bytes, list[Point]] = field(factory=dict, init=False)
     _items: dict[tuple[str, str], Mark] = field(factory=dict, init=False)
-    _owners: dict[str, str] = field(factory=dict, init=False)  # by the id of a response
 
     def __len__(self) -> int:
         return len(self._points)
@@ -147,10 +146,6 @@ class Library:
     def by_id(self, owner: str, response_id: str) -> Point | None:
         """Return the point of a response of this caller."""
         return self._points.get((owner, response_id))
-
-    def owner_of(self, response_id: str) -> str | None:
-        """Return the caller whose response this is, if it is remembered."""
-        return self._owners.get(response_id)
 
     def resolved(self, owner: str, marks: Sequence[Mark]) -> Sequence[Mark]:
         """Put the marks of items in the place of references to them, where they are known."""
@@ -185,7 +180,6 @@ class Library:
         if known is not None:  # a server that gives an id twice: the later one counts
             self.drop(known)
         self._points[point.owner, point.response_id] = point
-        self._owners[point.response_id] = point.owner
         self._items.update({(point.owner, name): one for name, one in point.items.items()})
         for head in point.heads:
             self._heads.setdefault(head, []).insert(0, point)
@@ -207,8 +201,6 @@ class Library:
     def drop(self, point: Point) -> None:
         """Forget a point."""
         del self._points[point.owner, point.response_id]
-        if self._owners.get(point.response_id) == point.owner:
-            del self._owners[point.response_id]
         for name in point.items:
             self._items.pop((point.owner, name), None)
         for head in point.heads:

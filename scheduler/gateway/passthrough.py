@@ -1,38 +1,65 @@
-"""Everything of the API beside turns: passed on unchanged over HTTP, streamed both ways."""
+"""Everything of the API beside turns: passed on over HTTP, streamed both ways.
+
+Theory of operation
+    With a client's own key a request and its answer are passed on unchanged. With the gateway's key the caller says
+    which header fields go upstream, and delivers the answer in its own way (see `lending`).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import trio
 
+from pool.answer import Answer
 from pool.errors import ConnectionLost, DialFailed, PoolError
 from pool.http import HttpClient
 from pool.relay import kept, relay
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
 from pool.wire.refusal import Refused
+from scheduler.gateway.access import Fields
 from scheduler.gateway.front import ClientGone
+from scheduler.gateway.routing import Route
 
 log = logging.getLogger("warmline.gateway")
 
-PREFIX = "/v1"
+Deliver = Callable[[HttpConnection, Answer], Awaitable[None]]
+"""Sends an answer to the client, as its head has come from upstream."""
 
 
 class AnswerBroken(Exception):
     """The answer broke off when the client had been given some of it: its connection is cut, so that it can tell."""
 
 
+async def deliver(http: HttpConnection, answer: Answer) -> None:
+    """Pass an answer on as it comes."""
+    await http.begin(answer.status, kept(answer.fields))
+    while part := await answer.chunk(started=True):
+        await http.send(part)
+    await http.end()
+
+
 async def pass_through(
-    http: HttpConnection, head: Head, client: HttpClient | None, given: bytes | None = None
+    http: HttpConnection,
+    head: Head,
+    route: Route,
+    client: HttpClient | None,
+    given: bytes | None = None,
+    *,
+    fields: Fields | None = None,
+    answered: Deliver = deliver,
 ) -> None:
     """Pass a request below `/v1` on, and its answer back.
 
     Args:
         http: the client's connection; its `max_body` bounds the request.
         head: of the request.
+        route: its target, as it goes upstream.
         client: of the server.
-        given: the body, where it has been read.
+        given: the body, where it has been read; its length is said anew.
+        fields: the header fields to pass on, in place of those of `head`.
+        answered: sends the answer to the client.
 
     Raises:
         Refused: nothing was sent to the client yet: the server cannot be reached (502, 504), the body is too large.
@@ -48,7 +75,7 @@ async def pass_through(
     body: AsyncGenerator[bytes] | None = None
     if given is not None:
         body = _read_already(given, sent)
-    elif _has_body(head):
+    elif has_body(head):
         body = _body(http, sent)
     else:
         await http.body()  # nothing, but it says so
@@ -66,7 +93,7 @@ async def pass_through(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         try:
-            await _pass(http, head, client, body)
+            await _pass(http, head, route, _fields(head, given, fields), client, body, answered)
         except (Refused, BodyBroken, PoolError) as error:
             refused = _unreachable(error) if isinstance(error, PoolError) else error
         nursery.cancel_scope.cancel()
@@ -79,17 +106,28 @@ async def pass_through(
 
 
 async def _pass(
-    http: HttpConnection, head: Head, client: HttpClient, body: AsyncGenerator[bytes] | None
+    http: HttpConnection,
+    head: Head,
+    route: Route,
+    fields: Fields,
+    client: HttpClient,
+    body: AsyncGenerator[bytes] | None,
+    answered: Deliver,
 ) -> None:
-    path = head.target.removeprefix(PREFIX)
     try:
-        async with relay(client, head.method, path, head.fields, body) as answer:
-            await http.begin(answer.status, kept(answer.fields))
-            while part := await answer.chunk(started=True):
-                await http.send(part)
-            await http.end()
+        async with relay(client, head.method, route.upstream_path, fields, body) as answer:
+            await answered(http, answer)
     except BodyTooLarge as error:
         raise Refused(f"The request body is over {error.limit} bytes.", status=413) from None
+
+
+def _fields(head: Head, given: bytes | None, fields: Fields | None) -> Fields:
+    chosen = head.fields if fields is None else fields
+    if given is None:
+        return chosen
+    length = (b"content-length", b"%d" % len(given))
+    left = [one for one in chosen if one[0].lower() not in (b"content-length", b"transfer-encoding")]
+    return [*left, length]
 
 
 async def _body(http: HttpConnection, sent: trio.Event) -> AsyncGenerator[bytes]:
@@ -105,7 +143,8 @@ async def _read_already(content: bytes, sent: trio.Event) -> AsyncGenerator[byte
     yield content
 
 
-def _has_body(head: Head) -> bool:
+def has_body(head: Head) -> bool:
+    """Whether a request has a body."""
     return "transfer-encoding" in head.headers or head.headers.get("content-length", "0") != "0"
 
 

@@ -35,6 +35,7 @@ class Reload:
         else:
             later = []
         gateway.keys.replace(fresh.tables.keys)
+        ended = gateway.clients.revoke(lambda caller: not gateway.keys.still_valid(caller))
         later += self._resize(fresh)
         names = fresh.plain.keys() | before.plain.keys()
         later += sorted(name for name in names if fresh.plain.get(name) != before.plain.get(name))
@@ -46,6 +47,8 @@ class Reload:
             before, tables=evolve(before.tables, keys=fresh.tables.keys, pool=fresh.tables.pool)
         )
         said = f"reloaded: {plural(len(fresh.tables.keys), 'key')}"
+        if ended:
+            said += f"; ended {plural(ended, 'WebSocket')} of keys that have changed"
         return f"{said}; after a restart (serve --takeover): {', '.join(later)}" if later else said
 
     def _resize(self, fresh: Config) -> Iterable[str]:

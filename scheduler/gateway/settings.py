@@ -17,6 +17,8 @@ class GatewaySettings:
     # What is remembered of served responses, of all callers together; the least recently used go first.
     memory_bytes: int = field(default=512 * MIB, validator=whole(MIB))
     memory_responses: int = field(default=200_000, validator=whole(1))
+    # Ids of what callers of the gateway's own key have created, which decide who may use them; likewise.
+    memory_ids: int = field(default=200_000, validator=whole(1))
     # A conversation that nobody has continued for so long gives up its lane; it is remembered all the same.
     conversation_idle: float = field(default=600.0, validator=above(0))
 

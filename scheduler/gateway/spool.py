@@ -44,6 +44,7 @@ T = TypeVar("T")
 TROUBLE = (sqlite3.Error, SettingsError, OSError)  # with the disk, or with what has been put there meanwhile
 MOST_WAITING = 64 * MIB  # bytes of what waits to be written
 GATHER = 0.25  # s in which turns gather for one transaction
+MOST_IDS = 20_000  # that wait to be written
 BATCH = 4 * MIB  # bytes written in one transaction; who reads waits for no more than that
 PATIENCE = 2.0  # s to wait for something that is read
 PAUSE = 30.0  # s after a failure until the disk is asked again
@@ -85,6 +86,9 @@ class Spool:
     _waiting: OrderedDict[tuple[str, str], Point] = field(factory=OrderedDict, init=False)
     _waiting_size: int = field(default=0, init=False)
     _forgotten: dict[tuple[str, str], None] = field(factory=dict, init=False)
+    _owned: dict[tuple[str, str], None] = field(
+        factory=dict, init=False
+    )  # owners and ids that wait to be written
     _pages: WeakValueDictionary[bytes, Page] = field(factory=WeakValueDictionary, init=False)  # also on disk
     _one: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
     _wake: trio.Event = field(factory=trio.Event, init=False)
@@ -122,7 +126,16 @@ class Spool:
     def forget(self, owner: str, response_id: str) -> None:
         """Remove a point from disk when there is time."""
         self._no_longer((owner, response_id))
+        self._owned.pop((owner, response_id), None)
         self._forgotten[owner, response_id] = None
+        self._wake.set()
+
+    def note(self, owner: str, names: Iterable[str]) -> None:
+        """Write whose these resources are when there is time."""
+        self._owned.update(dict.fromkeys((owner, name) for name in names))
+        while len(self._owned) > MOST_IDS:
+            del self._owned[next(iter(self._owned))]
+            self.dropped += 1
         self._wake.set()
 
     def _no_longer(self, name: tuple[str, str]) -> None:
@@ -156,16 +169,16 @@ class Spool:
                     await self._hurry.wait()
             self._wake = trio.Event()
             await self._write()
-            if self._waiting or self._forgotten:
+            if self._waiting or self._forgotten or self._owned:
                 self._wake.set()
             elif self._hurry.is_set():
                 self._hurry = trio.Event()
 
     async def _write(self) -> bool:
         """Write some of what waits; return whether that went well."""
-        points, forgotten = list(self._some()), list(self._forgotten)
+        points, forgotten, owned = list(self._some()), list(self._forgotten), list(self._owned)
         try:
-            done = await self._ask(self._transaction, points, forgotten, self.clock())
+            done = await self._ask(self._transaction, points, forgotten, owned, self.clock())
         except TROUBLE as error:
             self._failed(error)
             return False
@@ -179,6 +192,8 @@ class Spool:
             point.kept_at = now
         for one in forgotten:
             self._forgotten.pop(one, None)
+        for one in owned:
+            self._owned.pop(one, None)
         for page in done.pages:
             assert page.name is not None
             self._pages[page.name] = page
@@ -193,7 +208,11 @@ class Spool:
         return True
 
     def _transaction(
-        self, points: Sequence[Point], forgotten: Sequence[tuple[str, str]], now: float
+        self,
+        points: Sequence[Point],
+        forgotten: Sequence[tuple[str, str]],
+        owned: Sequence[tuple[str, str]],
+        now: float,
     ) -> Written:
         """Runs in the thread."""
         file, realm = self.file, self.realm
@@ -201,6 +220,7 @@ class Spool:
             [(file.scope(point.owner, realm), point) for point in points],
             [(file.scope(owner, realm), response_id) for owner, response_id in forgotten],
             now,
+            [(file.scope(owner, realm), name) for owner, name in owned],
         )
 
     def _some(self) -> Iterable[Point]:
@@ -260,13 +280,13 @@ class Spool:
 
         return await self._read(marks, {})
 
-    async def is_anothers(self, owner: str, response_id: str) -> bool:
-        """Whether the response was served to another caller."""
+    async def owners(self, owner: str, names: Sequence[str]) -> Mapping[str, bool]:
+        """Return of each id that is on disk whether it is this caller's (True) or another's (False)."""
 
-        def is_anothers() -> bool:
-            return self.file.is_anothers(self.file.scope(owner, self.realm), response_id)
+        def owners() -> Mapping[str, bool]:
+            return self.file.owners(self.file.scope(owner, self.realm), names)
 
-        return await self._read(is_anothers, False)
+        return await self._read(owners, {})
 
     async def _read(self, what: Callable[[], T], nothing: T) -> T:
         """Ask the file; `nothing` when it cannot answer, or not soon enough."""
@@ -320,7 +340,7 @@ class Spool:
 
     async def end(self) -> None:
         """Write the rest, and close the file. `run` has to have ended."""
-        while (self._waiting or self._forgotten) and await self._write():
+        while (self._waiting or self._forgotten or self._owned) and await self._write():
             pass
         await self.in_thread(self.file.close, abandon_on_cancel=True, limiter=self._one)
 

@@ -49,6 +49,7 @@ GO_AT_ONCE = 1000  # points that go in one transaction; who reads waits for no m
 # A turn that would fill more than this part of the file is not kept: everything else would have to go for it
 SHARE = 4
 VACUUM = 1000  # pages of the file given back at a time
+OWNED = 1_000_000  # ids of what callers have created beside responses; the oldest go
 
 
 @frozen(kw_only=True)
@@ -140,6 +141,10 @@ class SpoolFile:
     def _keyed(self, what: bytes, value: str) -> bytes:
         return hashlib.blake2b(value.encode(), key=self._salt, person=what, digest_size=SIZE).digest()
 
+    def _seal(self, scope: bytes, name: str) -> bytes:
+        """Return what binds an id to its scope."""
+        return self._keyed(b"owned", f"{scope.hex()}:{name}")
+
     @property
     def size(self) -> int:
         """Bytes of the file that are in use."""
@@ -156,7 +161,11 @@ class SpoolFile:
     # Written
 
     def write(
-        self, points: Sequence[tuple[bytes, Point]], forgotten: Sequence[tuple[bytes, str]], now: float
+        self,
+        points: Sequence[tuple[bytes, Point]],
+        forgotten: Sequence[tuple[bytes, str]],
+        now: float,
+        owned: Sequence[tuple[bytes, str]] = (),
     ) -> Written:
         """Forget points, keep others with all that they build on, and make room; in one transaction.
 
@@ -164,6 +173,7 @@ class SpoolFile:
             points: with their scopes; one that is there already was used now.
             forgotten: scopes and response ids.
             now: the wall clock's time.
+            owned: scopes, and ids of what their callers have created.
 
         Raises:
             sqlite3.Error: nothing was changed.
@@ -176,6 +186,8 @@ class SpoolFile:
                 self._drop("id = ?", one)
             for scope, response_id in forgotten:
                 self._drop("response = ? AND scope = ?", response_id, scope)
+                self._run("DELETE FROM owned WHERE name = ? AND scope = ?", response_id, scope)
+            self._note(owned)
             kept = sum(self._keep(scope, point, now, pages) for scope, point in points)
             removed = self._make_room(now)
             size = self.size
@@ -188,6 +200,16 @@ class SpoolFile:
             raise
         self._shrink()
         return Written(pages=pages, kept=kept, removed=removed, size=size, more=more)
+
+    def _note(self, owned: Sequence[tuple[bytes, str]]) -> None:
+        last = None
+        for scope, name in owned:
+            values = (name, scope, self._seal(scope, name))
+            last = self._run(
+                "INSERT OR REPLACE INTO owned (name, scope, seal) VALUES (?, ?, ?)", *values
+            ).lastrowid
+        if last is not None:
+            self._run("DELETE FROM owned WHERE id <= ?", last - OWNED)
 
     def _keep(self, scope: bytes, point: Point, now: float, new: list[Page]) -> bool:
         page = self._keep_page(point.page, new)
@@ -273,11 +295,26 @@ class SpoolFile:
         ).fetchone()
         return None if row is None else self._stored(row)
 
-    def is_anothers(self, scope: bytes, response_id: str) -> bool:
-        """Whether the response was served to another caller, and not to this one."""
-        scopes = {row[0] for row in self._run("SELECT scope FROM points WHERE response = ?", response_id)}
-        same_server = {one for one in scopes if hmac.compare_digest(one[:SIZE], scope[:SIZE])}
-        return bool(same_server) and scope not in same_server
+    def owners(self, scope: bytes, names: Sequence[str]) -> dict[str, bool]:
+        """Return of responses, items and resources, by their ids, whether they are this caller's or another's.
+
+        Those that are not here, or are another server's, are left out.
+        """
+        found: dict[str, bool] = {}
+        for start in range(0, len(names), AT_ONCE):
+            some = names[start : start + AT_ONCE]
+            among = f"IN ({', '.join('?' * len(some))})"
+            for name, whose, seal in self._run(
+                f"SELECT response, scope, NULL FROM points WHERE response {among} "
+                "UNION ALL SELECT name, scope, NULL FROM marks JOIN points ON points.id = marks.point "
+                f"WHERE name {among} "
+                f"UNION ALL SELECT name, scope, seal FROM owned WHERE name {among}",
+                *(*some, *some, *some),
+            ):
+                sealed = seal is None or hmac.compare_digest(seal, self._seal(whose, name))
+                if sealed and hmac.compare_digest(whose[:SIZE], scope[:SIZE]):
+                    found[name] = found.get(name, False) or hmac.compare_digest(whose, scope)
+        return found
 
     def find(self, scope: bytes, history: History, beyond: int) -> tuple[Stored, int] | None:
         """Return the latest point that a history goes on from, and how many of its items stand before it.

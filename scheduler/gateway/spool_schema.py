@@ -12,7 +12,7 @@ from pool.errors import SettingsError
 
 NAME = "transcripts.db"
 APPLICATION = 0x77_6C_73_70  # "wlsp": in the file's header, so that no other database is taken for a spool
-VERSION = 1
+VERSION = 2
 BUSY = 5.0  # s to wait for another process that writes
 JOURNAL = 16 * 1024 * 1024  # bytes that the write-ahead log may keep
 _MAGIC = b"SQLite format 3\0"
@@ -58,6 +58,13 @@ CREATE TABLE marks (                                -- of a point's output, by t
     PRIMARY KEY (name, point)
 ) WITHOUT ROWID;
 CREATE INDEX marks_point ON marks (point);
+CREATE TABLE owned (                                -- what callers have created beside points and their items
+    id INTEGER PRIMARY KEY,                         -- grows: the least are the oldest
+    name TEXT NOT NULL,
+    scope BLOB NOT NULL,
+    seal BLOB NOT NULL,                             -- keyed digest of both: a damaged row is nobody's
+    UNIQUE (name, scope)
+);
 CREATE TABLE meta (salt BLOB NOT NULL);
 """
 

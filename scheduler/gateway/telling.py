@@ -23,14 +23,16 @@ from pool.websocket import SocketEnded, WebSocket
 from pool.wire.codec import to_json
 from pool.wire.events import Encoded, ResponseCreate, ResponseStarted, ServerEvent, SteerEvent
 from pool.wire.refusal import Refused, previous_response_not_found
+from scheduler.attempts import BYTES_A_TOKEN
 from scheduler.conversation import Conversation
 from scheduler.errors import SchedulerError, SteerRefused
 from scheduler.gateway.asked import Asked, read_create
-from scheduler.gateway.core import Core
+from scheduler.gateway.core import Core, not_yours
 from scheduler.gateway.errors import UpstreamRefused, refused
 from scheduler.gateway.frames import Voice
 from scheduler.gateway.holding import Holding, OutputSurfaced
 from scheduler.gateway.keys import Caller, KeyRing
+from scheduler.gateway.references import created, references
 from scheduler.outcome import failure_of, usage_of
 
 log = logging.getLogger("warmline.gateway")
@@ -73,7 +75,7 @@ class SocketTurn:
         """Take the turn, and tell the client of it. Raises `SocketEnded`."""
         session, ring = self.session, self.session.ring
         try:
-            asked = read_create(text)
+            asked = await session.core.checked(session.caller, read_create(text))
             self._voice = Voice(
                 parent=asked.previous_response_id,
                 lane=self.lane,
@@ -104,30 +106,41 @@ class SocketTurn:
             await self._tell(self._holding.finish())
             return turn.usage.total_tokens
         if parent is not None and (
-            not asked.stored or asked.generate is False or await session.core.foreign(session.caller, parent)
+            not asked.stored or asked.generate is False or await session.core.denied(session.caller, [parent])
         ):
             raise previous_response_not_found(parent)
         return await self._plainly(asked)
 
     async def _plainly(self, asked: Asked) -> int:
         """Take a turn that builds on what the server alone knows, over HTTP."""
-        session = self.session
-        async with session.core.upstreams.use(session.caller) as upstream:
+        session, caller = self.session, self.session.caller
+        async with session.core.upstreams.use(caller) as upstream:
             if upstream.http is None:
                 raise Refused(
                     "This endpoint has no HTTP side.", code="unsupported_parameter", param=asked.plain
                 )
-            members = b",".join(to_json(name) + b":" + one.text for name, one in asked.members.items())
+            fields = dict(asked.members)
+            if asked.conversation is not None:
+                fields["conversation"] = asked.conversation
+            members = b",".join(to_json(name) + b":" + one.text for name, one in fields.items())
             create = ResponseCreate(
                 input=asked.items or (),
                 previous_response_id=asked.previous_response_id,
                 fields=Encoded(members),
             )
-            async with upstream.http.line(holder=session.caller.name) as line:
+            admission = upstream.scheduler.admission
+            ticket = admission.ticket(tenant=caller.tenant, priority=caller.priority)
+            cost = sum(map(len, (Encoded(members), *create.input))) // BYTES_A_TOKEN
+            async with (
+                admission.turn(ticket, model=asked.model, cost=cost) as slot,
+                upstream.http.line(holder=caller.name) as line,
+            ):
                 exchange = await line.send(create, stream=True)
                 while events := await exchange.batch():
                     await self._hear(events)
                 finished = await exchange.result()
+                slot.used(usage_of(finished.response))
+        session.core.created(caller, created({"response": finished.response}))
         failure = failure_of(finished)
         if failure is not None:
             raise failure
@@ -143,6 +156,10 @@ class SocketTurn:
         try:
             if self._conversation is None:
                 raise SteerRefused("steering_not_supported", "This response cannot be steered.")
+            for denied in await self.session.core.denied(
+                self.session.caller, set(references(event["input"]))
+            ):
+                raise SteerRefused("invalid_input", not_yours(denied).message)
             await self._conversation.steer(event["input"])
         except SteerRefused as error:
             # The server's refusal comes as an event of the response, too; one of the scheduler's own does not.

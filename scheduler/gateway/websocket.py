@@ -32,6 +32,7 @@ from pool.wire.events import Encoded
 from pool.wire.lanes import LaneBook, checked_stream_id
 from pool.wire.refusal import Refused, connection_limit_reached
 from pool.wire.steer import SteerRefused, check_steer
+from scheduler.gateway.clients import Clients
 from scheduler.gateway.core import Core
 from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.settings import GatewaySettings
@@ -39,7 +40,8 @@ from scheduler.gateway.telling import SocketTurn, steer_failed
 
 log = logging.getLogger("warmline.gateway")
 
-GOING_AWAY, SILENT = 1001, 1011
+GOING_AWAY, POLICY, SILENT = 1001, 1008, 1011
+CHANGED = "the key has changed"
 REMEMBER_ENDED = 256  # ids of ended responses, so that late steering gets the right answer
 
 
@@ -51,6 +53,7 @@ async def serve_socket(
     ring: KeyRing,
     settings: GatewaySettings,
     stopping: trio.Event,
+    clients: Clients,
 ) -> None:
     """Accept the upgrade that `http` has read last, and serve the connection until its end.
 
@@ -66,7 +69,8 @@ async def serve_socket(
     except SocketEnded:
         return
     session = SocketSession(core, ring, settings, ws, caller, stopping)
-    await session.run()
+    with clients.session(session):
+        await session.run()
 
 
 @frozen(eq=False)
@@ -88,8 +92,12 @@ class SocketSession:
     stopping: trio.Event  # the gateway stops: no new turns, and an end between two
     lanes: LaneBook[_Create] = field(init=False)
     turns: int = field(default=0, init=False)  # that were begun
+    lasting: bool = field(default=True, init=False)  # it outlives its turns
     _running: dict[str, SocketTurn] = field(factory=dict, init=False)  # by the ids of their responses
     _ended: dict[str, None] = field(factory=dict, init=False)
+    _revoked: bool = field(
+        default=False, init=False
+    )  # the key has changed: no new turns, and an end between two
     _waiting: int = field(default=0, init=False)  # bytes of creates that have not ended
     _reading_since: float = field(default=math.inf, init=False)
     _fewer: trio.Event = field(factory=trio.Event, init=False)  # some have
@@ -147,6 +155,8 @@ class SocketSession:
                 raise Refused(
                     "The gateway is shutting down.", status=503, kind="server_error", code="shutting_down"
                 )
+            if self._revoked:
+                raise key_changed()
             started = self.lanes.admit(lane, create)
         except Refused as error:
             self._say(error.event(lane))
@@ -162,7 +172,10 @@ class SocketSession:
         """Answer one create, then free its lane."""
         self.turns += 1
         try:
-            await SocketTurn(self, lane).take(create.text)
+            if self._revoked:  # it has waited for its lane meanwhile
+                self._say(key_changed().event(lane))
+            else:
+                await SocketTurn(self, lane).take(create.text)
         except SocketEnded:
             await trio.lowlevel.checkpoint()
             self._nursery.cancel_scope.cancel()
@@ -171,8 +184,21 @@ class SocketSession:
             self._waiting -= len(create.text)
             self._fewer.set()
         self._start(self.lanes.finish(lane))
-        if self.stopping.is_set() and not self.lanes.running:
-            self._end(GOING_AWAY, "the gateway restarts")
+        if not self.lanes.running:
+            if self._revoked:
+                self._end(POLICY, CHANGED)
+            elif self.stopping.is_set():
+                self._end(GOING_AWAY, "the gateway restarts")
+
+    def revoke(self) -> None:
+        """The key has changed: take no new turns, and end when those under way have ended."""
+        self._revoked = True
+        if not self.lanes.running:
+            self._end(POLICY, CHANGED)
+
+    def kick(self) -> None:
+        """End the connection now; turns under way are cut off."""
+        self._end(POLICY, "closed by the operator")
 
     def began(self, response_id: str, turn: SocketTurn) -> None:
         """A response is running: it may be steered."""
@@ -244,3 +270,12 @@ class SocketSession:
         """End the session, with these words."""
         self._goodbye = code, reason
         self._nursery.cancel_scope.cancel()
+
+
+def key_changed() -> Refused:
+    """The key that the connection was opened with is not what it was."""
+    return Refused(
+        "The key of this connection has been removed or changed: connect again.",
+        status=401,
+        code="key_changed",
+    )

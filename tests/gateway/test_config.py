@@ -110,6 +110,8 @@ def test_what_is_shown_can_be_read_again_and_says_where_it_is_from(file: Path) -
             "tenant": "batch",
             "weight": 2,
             "priority": 0,
+            "endpoints": ["responses", "models"],
+            "resources": [],
         }
     ]
     assert (said["budgets"], said["pool"]) == ({"gpt-6": {"tokens_per_minute": 5000}}, {"max_connections": 4})

@@ -19,6 +19,7 @@ from pool.web import BodyBroken, HttpConnection
 from pool.wire.refusal import Refused
 from scheduler.gateway.front import ClientGone
 from scheduler.gateway.passthrough import AnswerBroken, pass_through
+from scheduler.gateway.routing import route_of
 
 
 @define(eq=False)
@@ -82,7 +83,7 @@ async def passing(max_body: int = 1 << 20, *, down: bool = False) -> AsyncIterat
         head = await exchange.http.next_head(5)
         assert head is not None
         try:
-            await pass_through(exchange.http, head, client)
+            await pass_through(exchange.http, head, route_of(head), client)
             exchange.outcome.append(None)
         except (Refused, AnswerBroken, BodyBroken, ClientGone) as error:
             exchange.outcome.append(error)

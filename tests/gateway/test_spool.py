@@ -204,7 +204,7 @@ async def test_a_conversation_that_goes_on_never_asks_the_disk(
     autojump_clock: trio.abc.Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    for name in ("find", "recall", "marks", "is_anothers"):
+    for name in ("find", "recall", "marks", "owners"):
         monkeypatch.setattr(SpoolFile, name, lambda *_, name=name: asked.append(name))
     keys = [VirtualKey(name="one", digest=digest_of("sk-client"))]
     async with gateway(tmp_path, policy="virtual", keys=keys) as stage, web_client(stage) as client:

@@ -101,12 +101,12 @@ def test_nothing_is_found_for_another_caller_or_of_another_server(tmp_path: Path
         mine = History("me", "m", marks(*map(say, "abc")))
         assert file.find(file.scope("you", REALM), mine, 0) is None
         assert file.marks(file.scope("you", REALM), ["msg_1"]) == {}
-        assert file.is_anothers(file.scope("you", REALM), "one")
-        assert not file.is_anothers(file.scope("me", REALM), "one")
-        assert not file.is_anothers(file.scope("you", REALM), "two")
-        assert not file.is_anothers(file.scope("you", "wss://other/v1/responses"), "one")
+        names = ["one", "two", "msg_1"]
+        assert file.owners(file.scope("you", REALM), names) == {"one": False, "msg_1": False}
+        assert file.owners(file.scope("me", REALM), names) == {"one": True, "msg_1": True}
+        assert file.owners(file.scope("you", "wss://other/v1/responses"), names) == {}
         keep(file, point("one", say("x"), owner="you"))
-        assert not file.is_anothers(file.scope("you", REALM), "one")
+        assert file.owners(file.scope("you", REALM), ["one"]) == {"one": True}
         assert find(file, *map(say, "abc")) == ("one", 2)
 
 
@@ -294,7 +294,7 @@ def test_a_spool_of_another_version_is_not_touched(tmp_path: Path) -> None:
         pass
     with closing(sqlite3.connect(tmp_path / NAME)) as other, other:
         other.execute("PRAGMA user_version = 9")
-    with pytest.raises(SettingsError, match="has version 9, this warmline knows 1"):
+    with pytest.raises(SettingsError, match="has version 9, this warmline knows 2"):
         SpoolFile.open(tmp_path, max_bytes=MIB)
 
 

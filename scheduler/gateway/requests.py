@@ -1,0 +1,238 @@
+"""The API's requests over HTTP, from a head that was read to an answer: who may ask that, and who serves it.
+
+Theory of operation
+    Each request takes the same steps in the same order, whatever it asks for: its target is parsed, its caller is
+    known, the caller's key may do that, names nothing that is another's, and has requests and tokens left. Only then
+    its body is read, and only what was parsed and searched goes upstream with the gateway's key.
+
+    A create is a turn of ours, unless it builds on what the server alone knows. That, and the rest of the API,
+    is passed on over HTTP; what uses tokens there waits for admission and is charged like a turn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import trio
+from attrs import define
+
+from pool.answer import Answer
+from pool.errors import PoolError
+from pool.relay import kept
+from pool.web import Head, HttpConnection
+from pool.wire.codec import from_json, to_json
+from pool.wire.refusal import Refused, previous_response_not_found
+from scheduler.attempts import BYTES_A_TOKEN
+from scheduler.errors import SchedulerError
+from scheduler.gateway.access import (
+    EVERYTHING,
+    Fields,
+    Operation,
+    check_body,
+    check_endpoint,
+    lent_fields,
+    shown_fields,
+)
+from scheduler.gateway.answers import AnswerTooLarge, LentAnswer, listed_ids, without
+from scheduler.gateway.asked import Asked, read_create
+from scheduler.gateway.core import Core, not_yours
+from scheduler.gateway.errors import refused
+from scheduler.gateway.front import Failed, Front
+from scheduler.gateway.keys import Caller, KeyRing
+from scheduler.gateway.passthrough import deliver, has_body, pass_through
+from scheduler.gateway.references import references
+from scheduler.gateway.routing import Route, encoded_body
+from scheduler.turns import Usage
+
+ReadBody = Callable[[HttpConnection], Awaitable[bytes]]
+UNKNOWN_MODEL = "unknown"  # in admission, where a request names none
+
+
+@define(eq=False)
+class Requests:
+    """Serves requests of the API over HTTP; `read_body` reads a body within the gateway's bounds."""
+
+    core: Core
+    front: Front
+    keys: KeyRing
+    counts: Counter[str]
+    read_body: ReadBody
+
+    def check(self, caller: Caller, route: Route) -> Operation:
+        """Say what a request does. Raises `Refused` when its caller's key may not do that."""
+        return check_endpoint(route, [EVERYTHING] if caller.key is None else caller.key.endpoints)
+
+    async def serve(
+        self, http: HttpConnection, head: Head, route: Route, caller: Caller, request_id: str
+    ) -> None:
+        """Answer one request.
+
+        Raises:
+            Refused: it is refused, or has failed, and nothing was sent to the client yet.
+            ClientGone: the client left.
+            AnswerBroken: the answer broke off.
+            BodyBroken: the request's body broke off, or is no HTTP.
+        """
+        operation = self.check(caller, route)
+        if operation.names is not None and await self.core.denied(caller, [operation.names]):
+            kind = "Response" if route.family == "responses" else route.family
+            raise Refused(f"{kind} with id '{operation.names}' not found.", status=404)
+        self.keys.charge(caller, trio.current_time())
+        if route.create and encoded_body(head.headers) is None:
+            await self._create(http, head, route, caller, operation, request_id)
+        elif caller.secret is not None:
+            async with self.core.upstreams.use(caller) as upstream:
+                await pass_through(http, head, route, upstream.http)
+        else:
+            await self._lend(http, head, route, caller, operation)
+        if route.family == "responses" and route.method == "DELETE" and len(route.segments) == 2:
+            self.core.forget(caller, route.segments[1])
+
+    async def _create(
+        self,
+        http: HttpConnection,
+        head: Head,
+        route: Route,
+        caller: Caller,
+        operation: Operation,
+        request_id: str,
+    ) -> None:
+        body = await self.read_body(http)
+        asked = await self.core.checked(caller, read_create(body))
+        if await self._is_turn(caller, asked):
+            try:
+                turn = await self.front.create(http, caller, asked, {"x-request-id": request_id})
+            except Failed:
+                self.counts["failed"] += 1
+            else:
+                self.keys.spent(caller, turn.usage.total_tokens, trio.current_time())
+        elif caller.secret is not None:
+            async with self.core.upstreams.use(caller) as upstream:
+                await pass_through(http, head, route, upstream.http, body)
+        else:
+            content = body if caller.key is None else to_json(from_json(body))
+            await self._pass(http, head, route, caller, operation, content, asked.model)
+
+    async def _is_turn(self, caller: Caller, asked: Asked) -> bool:
+        """Whether a create is a turn of ours; else it goes over plain HTTP."""
+        parent = asked.previous_response_id
+        if parent is None or await self.core.remembers(caller, parent):
+            return asked.plain is None
+        if await self.core.denied(caller, [parent]):
+            raise previous_response_not_found(parent)
+        return False
+
+    async def _lend(
+        self, http: HttpConnection, head: Head, route: Route, caller: Caller, operation: Operation
+    ) -> None:
+        """Pass a request on with the gateway's own key."""
+        if caller.key is None:  # alone with the key: there is nobody to keep apart
+            if route.create:
+                check_body(operation, head.headers, has_body=True)
+            await self._pass(http, head, route, caller, operation, None, None)
+            return
+        kind = check_body(operation, head.headers, has_body=has_body(head))
+        if kind != "json":
+            await self._pass(http, head, route, caller, operation, None, None)
+            return
+        try:
+            value = from_json(await self.read_body(http))
+            names = set(references(value))
+            content = to_json(value)
+        except (ValueError, RecursionError):
+            raise Refused("We could not parse the JSON body of your request.", code="invalid_json") from None
+        for denied in await self.core.denied(caller, names):
+            raise not_yours(denied)
+        model = value.get("model") if isinstance(value, dict) else None
+        await self._pass(
+            http, head, route, caller, operation, content, model if isinstance(model, str) else None
+        )
+
+    async def _pass(
+        self,
+        http: HttpConnection,
+        head: Head,
+        route: Route,
+        caller: Caller,
+        operation: Operation,
+        body: bytes | None,
+        model: str | None,
+    ) -> None:
+        """Pass a request on with the gateway's own key; with its tokens, if it uses some, admitted and charged."""
+        fields: Fields = lent_fields(head.fields)
+        if body is not None:
+            fields = [one for one in fields if one[0].lower() != b"content-type"]
+            fields = [*fields, (b"content-type", b"application/json")]
+        fields = [*fields, (b"accept-encoding", b"identity")]
+        reading = LentAnswer(operation, route.family, len(body or b""))
+
+        async def answered(http: HttpConnection, answer: Answer) -> None:
+            if caller.key is None:
+                answer.fields = shown_fields(answer.fields)
+                await deliver(http, answer)
+            else:
+                await self._deliver(http, answer, caller, reading)
+
+        async with self.core.upstreams.use(caller) as upstream:
+            if not operation.metered:
+                await pass_through(http, head, route, upstream.http, body, fields=fields, answered=answered)
+                return
+            admission = upstream.scheduler.admission
+            ticket = admission.ticket(tenant=caller.tenant, priority=caller.priority)
+            cost = len(body or b"") // BYTES_A_TOKEN
+            try:
+                async with admission.turn(ticket, model=model or UNKNOWN_MODEL, cost=cost) as slot:
+                    try:
+                        await pass_through(
+                            http, head, route, upstream.http, body, fields=fields, answered=answered
+                        )
+                    finally:
+                        slot.used(Usage(total_tokens=reading.tokens))
+                        self.keys.spent(caller, reading.tokens, trio.current_time())
+            except (PoolError, SchedulerError) as error:
+                raise refused(error) from None
+
+    async def _deliver(
+        self, http: HttpConnection, answer: Answer, caller: Caller, reading: LentAnswer
+    ) -> None:
+        """Pass an answer on to a caller of the gateway's key, and note what it says was created."""
+        reading.begin(answer.status, answer.headers)
+        fields = shown_fields(kept(answer.fields))
+        operation, noted = reading.operation, 0
+        if operation.lists and reading.succeeded and reading.kind != "json":
+            raise unreadable()
+        if reading.kind != "json":
+            await http.begin(answer.status, fields)
+        while part := await answer.chunk(started=True):
+            try:
+                reading.feed(part)
+            except AnswerTooLarge:
+                raise unreadable() from None
+            if len(reading.ids) > noted:
+                self.core.created(caller, reading.ids[noted:])
+                noted = len(reading.ids)
+            if reading.kind != "json":
+                await http.send(part)
+        if reading.kind == "json":
+            content, value = reading.whole()
+            self.core.created(caller, reading.ids)
+            if operation.lists and reading.succeeded:
+                shown = without(value, await self.core.denied(caller, listed_ids(value)))
+                if shown is None:
+                    raise unreadable()
+                content = shown
+            fields = [one for one in fields if one[0].lower() != b"content-length"]
+            await http.begin(answer.status, [*fields, (b"content-length", b"%d" % len(content))])
+            await http.send(content)
+        await http.end()
+
+
+def unreadable() -> Refused:
+    """An answer that has to be read before the caller may see it, and cannot be."""
+    return Refused(
+        "The API's answer cannot be read by the gateway, so it is not shown to this key.",
+        status=502,
+        kind="server_error",
+        code="upstream_unreadable",
+    )
