@@ -118,7 +118,6 @@ class Core:
         if point is not None:
             self.library.drop(point)
             self._gone([point])
-        self.ownership.forget(caller.id, response_id)
         if self.spool is not None:
             self.spool.forget(caller.id, response_id)
 

@@ -30,7 +30,7 @@ class Ownership:
         return len(self._owners)
 
     def note(self, owner: str, ids: Iterable[str]) -> None:
-        """The caller has created these. An id that is noted already changes its owner only if it is the same one."""
+        """The caller has created these. An id that is noted already keeps its owner, also when it is deleted."""
         for one in ids:
             if one and len(one) <= LONGEST_ID and self._owners.setdefault(one, owner) == owner:
                 self._owners.move_to_end(one)
@@ -43,8 +43,3 @@ class Ownership:
         if owner is not None:
             self._owners.move_to_end(name)
         return owner
-
-    def forget(self, owner: str, name: str) -> None:
-        """The caller has deleted it."""
-        if self._owners.get(name) == owner:
-            del self._owners[name]

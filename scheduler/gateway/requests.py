@@ -79,6 +79,8 @@ class Requests:
             kind = "Response" if route.family == "responses" else route.family
             raise Refused(f"{kind} with id '{operation.names}' not found.", status=404)
         self.keys.charge(caller, trio.current_time())
+        if route.family == "responses" and route.method == "DELETE" and len(route.segments) == 2:
+            self.core.forget(caller, route.segments[1])
         if route.create and encoded_body(head.headers) is None:
             await self._create(http, head, route, caller, operation, request_id)
         elif caller.secret is not None:
@@ -86,8 +88,6 @@ class Requests:
                 await pass_through(http, head, route, upstream.http)
         else:
             await self._lend(http, head, route, caller, operation)
-        if route.family == "responses" and route.method == "DELETE" and len(route.segments) == 2:
-            self.core.forget(caller, route.segments[1])
 
     async def _create(
         self,

@@ -122,6 +122,7 @@ def _stats(gateway: Gateway) -> list[Sequence[Value]]:
         ("crashes", gateway.crashes + gateway.upstreams.crashes),
         ("responses_remembered", len(library)),
         ("responses_forgotten", library.evicted),
+        ("ids_remembered", len(gateway.core.ownership)),
         ("memory_bytes", library.size),
         *_spool(gateway.spool),
     ]
@@ -161,5 +162,8 @@ _LIMITS = {
 
 
 def _keys(gateway: Gateway) -> Table:
-    rows = [tuple(getattr(key, name) for name in _LIMITS.values()) for key in gateway.keys.keys]
-    return Table(columns=tuple(_LIMITS), rows=rows)
+    rows = [
+        (*(getattr(key, name) for name in _LIMITS.values()), ",".join(key.endpoints))
+        for key in gateway.keys.keys
+    ]
+    return Table(columns=(*_LIMITS, "endpoints"), rows=rows)

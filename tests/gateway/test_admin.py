@@ -82,7 +82,7 @@ async def test_every_table_is_plain_and_without_secrets(autojump_clock: trio.abc
         assert sorted(row[3] for row in shown["lanes"]["rows"]) == ["hot", "leased"]
         (conversation,) = shown["conversations"]["rows"]
         assert conversation[4] == 2
-        assert shown["keys"]["rows"] == [["batch", "batch", 1.0, 0.0, None, None, 10_000]]
+        assert shown["keys"]["rows"] == [["batch", "batch", 1.0, 0.0, None, None, 10_000, "responses,models"]]
         assert shown["settings"]["rows"] == [["listen", "h:1", "default"]]
         stats = dict(shown["stats"]["rows"])
         assert (stats["turns"], stats["turns_running"], stats["responses_remembered"]) == (1, 1, 1)
@@ -147,6 +147,22 @@ async def test_what_was_counted_outlives_its_sockets(autojump_clock: trio.abc.Cl
                 (stats,) = await asked(admin, {"verb": "show", "name": "stats"})
                 counts = dict(stats["rows"])
                 assert (counts["turns"], counts["turns replay:new"]) == (count, count)
+
+
+async def test_a_kick_is_of_one_key(autojump_clock: trio.abc.Clock) -> None:
+    keys = [VirtualKey(name=name, digest=digest_of(name)) for name in ("one", "two")]
+    async with staged(policy="virtual", keys=keys) as stage:
+        admin = admin_of(stage)
+        async with connected(stage.gateway, headers={"authorization": "Bearer one"}) as client:
+            await client.turn(**TURN)
+            answers = await asked(admin, {"verb": "kick", "name": "two"}, {"verb": "kick", "name": "one"})
+            assert [answer["said"] for answer in answers] == [
+                "ended 0 connections of two",
+                "ended 1 connection of one",
+            ]
+            assert (await client.until_closed())[1] == 1008
+        (nobody,) = await asked(admin, {"verb": "kick"})
+        assert "name of a key" in nobody["error"]
 
 
 async def test_what_cannot_be_done(autojump_clock: trio.abc.Clock) -> None:

@@ -63,8 +63,11 @@ def test_where_the_operator_is_answered(monkeypatch: pytest.MonkeyPatch) -> None
     assert f"warmline-{os.getuid()}" in str(operating().where(80))
 
 
-def written(path: Path, *keys: str, pool: str = "", plain: str = "") -> Config:
-    tables = "".join(f'[[keys]]\nname = "{key}"\ndigest = "{digest_of(key)}"\n' for key in keys)
+def written(
+    path: Path, *keys: str, pool: str = "", plain: str = "", endpoints: list[str] | None = None
+) -> Config:
+    more = "" if endpoints is None else f"endpoints = {endpoints}\n"
+    tables = "".join(f'[[keys]]\nname = "{key}"\ndigest = "{digest_of(key)}"\n{more}' for key in keys)
     path.write_text(f'client_keys = "virtual"\n{plain}\n{tables}\n[pool]\n{pool}\n')
     return load(path, serve.params)
 
@@ -80,7 +83,10 @@ async def test_a_reload_changes_what_it_can_and_says_the_rest(
         reload = Reload(config, serve.params, gateway)
         async with connected(gateway, headers={"authorization": "Bearer one"}) as client:
             await client.turn(metadata=knobs("calls=0"))
-        assert reload() == "reloaded: 1 key"
+            assert reload() == "reloaded: 1 key"
+            written(path, "one", pool="max_connections = 2", endpoints=["responses"])
+            assert reload() == "reloaded: 1 key; ended 1 WebSocket of keys that have changed"
+            assert (await client.until_closed())[1] == 1008
         written(path, "one", "two", pool="max_connections = 5\nreserve = 7.0", plain="grace = 9")
         said = reload()
         assert said.startswith("reloaded: 2 keys; after a restart (serve --takeover): ")
