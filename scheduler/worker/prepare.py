@@ -11,6 +11,7 @@ from typing import Any
 import trio
 from attrs import evolve
 
+from pool.private_files import hush
 from scheduler.commands.display import Quiet
 from scheduler.commands.embedded import EmbeddedSettings
 from scheduler.commands.endpoints import EndpointChoice
@@ -56,6 +57,8 @@ def execute(
     if emulator:
         embedded.checked()
     number = child_number()
+    if number is not None:
+        hush()  # the process above opens the same files, and has warned
     post = Post(
         queue=queue,
         queue_settings=QueueSettings(lease=lease, head_start=head_start, retention=retention),

@@ -11,12 +11,12 @@ import hashlib
 import os
 from binascii import Error as Base64Error
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from pool.errors import SettingsError
+from pool.private_files import read_secret
 from scheduler.worker.errors import CheckpointUnreadable
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Seal:
         """
         if file is not None:
             try:
-                lines = Path(file).read_text().split()
+                lines = read_secret(file).split()
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError("checkpoint key file", file, f"cannot be read: {error}") from None
             return cls(_keys(lines, file))
