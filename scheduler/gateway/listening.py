@@ -133,8 +133,9 @@ def check_peer(connection: socket.socket | trio.socket.SocketType, path: str) ->
 
 
 def _owner_of_peer(connection: socket.socket | trio.socket.SocketType) -> int | None:
-    if sys.platform == "linux":
-        said = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    option: int | None = getattr(socket, "SO_PEERCRED", None)
+    if option is not None:  # Linux: struct ucred, its process, user and group
+        said = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
         return int(struct.unpack("3i", said)[1])
     if sys.platform == "darwin":  # LOCAL_PEERCRED of SOL_LOCAL: struct xucred, its version and the user
         return int(struct.unpack_from("II", connection.getsockopt(0, 1, 128))[1])

@@ -49,6 +49,7 @@ def execute(
     checkpoint_limit: int,
     memory_limit: int | None,
     checkpoint_key_file: str | None,
+    accept_unsealed: bool,
     health: Address | None,
     telemetry: TelemetryChoice,
 ) -> int:
@@ -75,7 +76,7 @@ def execute(
             memory_limit=memory_limit,
             until_empty=until_empty,
         ),
-        seal=Seal.found(checkpoint_key_file),
+        seal=Seal.found(checkpoint_key_file, accept_unsealed=accept_unsealed),
         health=health,
         telemetry=telemetry,
         supervised=number is not None,

@@ -19,10 +19,9 @@ from pool import private_files
 from pool.errors import SettingsError
 from scheduler import cli
 from scheduler.gateway import admin as admin_module
-from scheduler.gateway import operator, spool_schema
+from scheduler.gateway import operator
 from scheduler.gateway.admin import _unix_listener
 from scheduler.gateway.spool_file import SpoolFile
-from scheduler.worker import sqlite
 from scheduler.worker.engines import open_queue
 from scheduler.worker.errors import QueueRefused
 from scheduler.worker.job import Job
@@ -223,13 +222,13 @@ def swap(name: str) -> None:
 
 def test_a_spools_folder_is_swapped_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkdir("theirs")
-    make = spool_schema.make_private
+    make = private_files.make_private
 
     def raced(path: Path, *, setting: str) -> None:
         swap("spool")
         make(path, setting=setting)
 
-    monkeypatch.setattr(spool_schema, "make_private", raced)
+    monkeypatch.setattr("scheduler.gateway.spool_schema.make_private", raced)
     with pytest.raises(SettingsError, match="was replaced"):
         SpoolFile.open(Path("spool"), max_bytes=1 << 20)
 
@@ -289,7 +288,7 @@ def test_a_queues_file_is_swapped_while_it_is_opened(monkeypatch: pytest.MonkeyP
         swap("jobs.db")
         return guard
 
-    monkeypatch.setattr(sqlite.Guard, "open", raced)
+    monkeypatch.setattr(Guard, "open", raced)
 
     async def use() -> None:
         async with open_queue("sqlite:///jobs.db"):

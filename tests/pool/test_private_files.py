@@ -305,7 +305,7 @@ def test_a_directory_swapped_while_it_is_made(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "mkdir", raced)
     with pytest.raises(SettingsError, match="no directory"):
         private_directory(folder, setting="admin")
-    monkeypatch.setattr(os, "mkdir", lambda path, mode: folder.unlink() or make(folder) or make(path, mode))
+    monkeypatch.setattr(os, "mkdir", make)
     folder.unlink()
     folder.symlink_to("nothing")
     with pytest.raises(SettingsError, match="no directory"):
