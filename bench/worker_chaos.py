@@ -37,6 +37,7 @@ from scheduler.worker.engines import open_queue
 from scheduler.worker.job import Job
 from scheduler.worker.patience import FIRST_DELAY, insist
 from scheduler.worker.queue import Filter, Queue, QueueSettings, State
+from scheduler.worker.seal import Seal
 from scheduler.worker.steps import resumed
 
 LOOK = 0.02
@@ -241,7 +242,7 @@ async def _look_back(
         result = from_json(record.result)
         if (result["turns"], result["tools_executed"]) != (chaos.turns, chaos.turns - 1):
             wrong.append(f"{job.id}: {result['turns']} turns, {result['tools_executed']} tools in its result")
-        steps = [step.body for step in await queue.steps(job.id)]
+        steps = [Seal().open(step.body, job.id, step.index) for step in await queue.steps(job.id)]
         if not transcript_is_right(job.id, steps):
             wrong.append(f"{job.id}: the transcript is not what the model was shown")
     run, repeated, amiss = look_at_tools(hell.log.read_text().splitlines(), hell.killed, hell.away)

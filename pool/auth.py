@@ -11,6 +11,7 @@ from typing import Protocol
 from attrs import field, frozen
 
 from pool.errors import SettingsError
+from pool.private_files import read_secret
 
 
 class _NotSet:
@@ -132,7 +133,7 @@ class KeyFromFile:
 
     def _read(self) -> Secret:
         try:
-            text = self.path.read_text()
+            text = read_secret(self.path)
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 "key file", str(self.path), f"cannot be read ({error}); check the path"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from pool.errors import SettingsError
+from pool.private_files import open_private
 from scheduler.capacity.plan import Plan
 from scheduler.capacity.whatif import WhatIf
 from scheduler.errors import SchedulerError
@@ -51,7 +55,13 @@ def prepare(page: str | None, pictures: str | None) -> Callable[[Plan, Sequence[
 
 def _put(path: Path, content: bytes) -> Path:
     try:
-        path.write_bytes(content)
+        # Figures alone, to be shown around: its mode is the umask's. But never through another user's link.
+        with open(open_private(path, os.O_WRONLY, setting="report", mode=0o666).fd, "wb") as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.truncate()
+            file.write(content)
+    except SettingsError as error:
+        raise ReportUnwritable(f"{path}: {error.remedy}") from None
     except OSError as error:  # Python names the file of a failed `open`, but not of a failed `write`
         raise ReportUnwritable(f"{path}: {error.strerror}; name another place") from None
     return path

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
 import click
+
+from pool.private_files import warn_if_shared
 
 
 def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -17,7 +20,10 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     for name, path in (("--tls-cert", cert), ("--tls-key", key)):
         try:
-            path.read_bytes()
+            with path.open("rb") as file:
+                file.read()
+                if path is key:
+                    warn_if_shared(os.fstat(file.fileno()), str(path))
         except OSError as error:
             raise click.UsageError(f"{name} {path} cannot be read: {error.strerror}") from None
     try:

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from scheduler.commands.queues import debug_option, json_option, note_debug, queue_option
+from scheduler.commands.queues import (
+    accept_unsealed_option,
+    debug_option,
+    json_option,
+    note_debug,
+    queue_option,
+)
 
 HELP = """List the jobs of a queue, with how many are where.
 
@@ -91,6 +97,7 @@ def show(context: click.Context, /, job_id: str, queue: str, as_json: bool, debu
     metavar="FILE",
     help="The workers'; for --answer.  [default: WARMLINE_CHECKPOINT_KEY]",
 )
+@accept_unsealed_option
 @queue_option
 @debug_option
 @click.pass_context
@@ -101,6 +108,7 @@ def retry(
     every: bool,
     answer: tuple[str, ...],
     checkpoint_key_file: str | None,
+    accept_unsealed: bool,
     queue: str,
     debug: bool,
 ) -> None:
@@ -115,8 +123,10 @@ def retry(
             raise click.BadParameter(f"{text!r}: write CALL_ID=TEXT.", param_hint="'--answer'")
     answers = dict(text.partition("=")[::2] for text in answer)
     from scheduler.worker.asking import retry_jobs
+    from scheduler.worker.seal import Seal
 
-    retry_jobs(queue, job_ids, answers, key_file=checkpoint_key_file)
+    seal = Seal.found(checkpoint_key_file, accept_unsealed=accept_unsealed)
+    retry_jobs(queue, job_ids, answers, seal=seal)
 
 
 @jobs.command(

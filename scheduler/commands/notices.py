@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from scheduler.commands.display import Display
 
+FILES = (
+    "warmline.files"  # who can read a file is worth knowing before the fleet is under way, and ends nothing
+)
 QUIET = 10.0  # seconds in which the same kind of notice is not shown again
 
 
@@ -26,7 +29,7 @@ class Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Say it, or not."""
         kind = f"{record.name} {record.msg}"
-        if self.muted:
+        if self.muted and record.name != FILES:
             return
         if self._verbose or record.created - self._shown.get(kind, 0.0) >= QUIET:
             self._shown[kind] = record.created

@@ -16,6 +16,11 @@ queue_option = click.option(
     metavar="URL",
     help="sqlite:///jobs.db, sqlite:////absolute/jobs.db or redis://host; or WARMLINE_QUEUE.",
 )
+accept_unsealed_option = click.option(
+    "--accept-unsealed",
+    is_flag=True,
+    help="With a key, take checkpoints that are not encrypted: from before there was one.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
 

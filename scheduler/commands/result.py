@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from scheduler.commands.queues import debug_option, note_debug, queue_option
+from scheduler.commands.queues import accept_unsealed_option, debug_option, note_debug, queue_option
 from scheduler.commands.seconds import Seconds
 
 HELP = """Show a job's result: the agent's answer, on stdout.
@@ -34,6 +34,7 @@ Exit status: 0 there is a result, 1 the job failed (the cause is on stderr),
     metavar="FILE",
     help="For --follow of encrypted checkpoints.  [default: WARMLINE_CHECKPOINT_KEY]",
 )
+@accept_unsealed_option
 @debug_option
 @click.pass_context
 def result(
@@ -46,11 +47,13 @@ def result(
     timeout: float | None,
     as_json: bool,
     checkpoint_key_file: str | None,
+    accept_unsealed: bool,
     debug: bool,
 ) -> None:
     """See HELP."""
     note_debug(context, debug)
     from scheduler.worker.asking import show_result
+    from scheduler.worker.seal import Seal
 
     context.exit(
         show_result(
@@ -60,6 +63,6 @@ def result(
             follow=follow,
             timeout=timeout,
             as_json=as_json,
-            key_file=checkpoint_key_file,
+            seal=Seal.found(checkpoint_key_file, accept_unsealed=accept_unsealed),
         )
     )

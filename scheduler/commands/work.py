@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from scheduler.commands.endpoints import emulator_options, endpoint_options
-from scheduler.commands.queues import Size, debug_option, note_debug, queue_option
+from scheduler.commands.queues import Size, accept_unsealed_option, debug_option, note_debug, queue_option
 from scheduler.commands.seconds import Seconds
 from scheduler.telemetry.options import AddressType, telemetry_options
 
@@ -124,6 +124,7 @@ also be set as, for instance, WARMLINE_WORK_CONCURRENCY=16.
     metavar="FILE",
     help="Encrypt checkpoints: 32 bytes in base64, one key a line.  [default: WARMLINE_CHECKPOINT_KEY]",
 )
+@accept_unsealed_option
 @click.option(
     "--health",
     type=AddressType(),

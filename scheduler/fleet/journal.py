@@ -25,6 +25,8 @@ from typing import Literal
 
 from attrs import define, field, frozen
 
+from pool.errors import SettingsError
+from pool.private_files import open_private
 from scheduler.errors import OutputFileError
 from scheduler.fleet.results import Outcome, TaskResult, read_line
 
@@ -92,7 +94,7 @@ class Journal:
 
         Raises:
             OutputFileError: the file cannot be written, is there already (mode "new"), holds something that is
-                no result (mode "resume"), or is being written by another fleet.
+                no result (mode "resume"), is being written by another fleet, or was put there by another user.
         """
         fd, created = _open(path)
         try:
@@ -182,21 +184,18 @@ class Journal:
 
 
 def _open(path: str) -> tuple[int, bool]:
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     try:
-        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
-    except FileExistsError:
-        pass
+        try:
+            opened = open_private(path, os.O_RDWR | os.O_APPEND, setting="out")
+        except FileNotFoundError:
+            raise
+        except OSError:  # a pipe's writing end, e.g. /dev/stdout, cannot be opened for reading as well
+            opened = open_private(path, os.O_WRONLY | os.O_APPEND, setting="out")
+    except SettingsError as error:
+        raise OutputFileError(path, error.remedy) from None
     except OSError as error:
         raise _cannot(path, error) from None
-    try:
-        return os.open(path, flags), False
-    except OSError:
-        pass
-    try:  # a pipe's writing end, e.g. /dev/stdout, cannot be opened for reading as well
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), False
-    except OSError as error:
-        raise _cannot(path, error) from None
+    return opened.fd, opened.created
 
 
 def _cannot(path: str, error: OSError) -> OutputFileError:

@@ -30,6 +30,7 @@ from attrs import define, field
 
 from pool.auth import Secret
 from pool.errors import SettingsError
+from pool.private_files import PRIVATE, private_directory, still_there
 from pool.wire.codec import from_json, to_json
 from scheduler.fleet.report import plural
 from scheduler.gateway.listening import send_sockets
@@ -214,18 +215,35 @@ def _unix_listener(path: Path) -> tuple[trio.SocketListener, int]:
         raise SettingsError("admin", str(path), f"must be a path of at most {PATH_LIMIT} bytes")
     if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
         raise SettingsError("admin", str(path), "is there, and no socket; name another path")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name[:40]}.{os.getpid()}")
-    with suppress(FileNotFoundError):
-        fresh.unlink()
+    # All is done in the directory that was checked, by its descriptor: a path may stand for another a moment later.
+    folder = private_directory(path.parent, setting="admin", links=True, sticky=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # there is no moment at which others could connect
     try:
-        listening.bind(str(fresh))
+        fresh = f".{path.name[:40]}.{os.getpid()}"
+        with suppress(FileNotFoundError):
+            os.unlink(fresh, dir_fd=folder)
+        _bind(listening, folder, path.with_name(fresh))
+        inode = os.stat(fresh, dir_fd=folder, follow_symlinks=False).st_ino
+        listening.listen(16)  # nobody could connect before this
+        listening.setblocking(False)
+        os.rename(fresh, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        still_there(folder, path.parent, setting="admin")
+    except BaseException:
+        listening.close()
+        raise
     finally:
-        os.umask(before)
-    inode = fresh.stat().st_ino
-    listening.listen(16)
-    listening.setblocking(False)
-    os.rename(fresh, path)
+        os.close(folder)
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening)), inode
+
+
+def _bind(listening: socket.socket, folder: int, path: Path) -> None:
+    """Bind to a name in the open directory, for this user alone."""
+    with suppress(OSError):  # Linux makes the file as the socket is; elsewhere its mode is set below
+        os.fchmod(listening.fileno(), PRIVATE)
+    through = f"/proc/self/fd/{folder}"
+    if os.path.isdir(through):
+        listening.bind(f"{through}/{path.name}")
+    else:  # without procfs only a path will do
+        listening.bind(str(path))
+        still_there(folder, path.parent, setting="admin")
+    os.chmod(path.name, PRIVATE, dir_fd=folder)

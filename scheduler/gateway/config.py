@@ -26,6 +26,7 @@ from attrs import define, field, fields, frozen
 from click.core import ParameterSource
 
 from pool.errors import SettingsError
+from pool.private_files import warn_if_shared
 from pool.settings import PoolSettings, without_query
 from pool.wire.codec import to_json
 from scheduler.admission.tenant import Budget
@@ -130,6 +131,8 @@ def load(path: Path, parameters: Iterable[click.Parameter]) -> Config:
         if option is None or option.name is None:
             raise _unknown(name, value, [*known, *tables_named()], where=str(path))
         plain[option.name] = _plain(name, value, option, path.parent)
+    if _SECRET & plain.keys():
+        warn_if_shared(os.stat(path), str(path))
     return Config(path=path, plain=plain, tables=_tables(tables, str(path)))
 
 

@@ -17,6 +17,8 @@ import contextlib
 import os
 import socket
 import stat
+import struct
+import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from sys import byteorder
 
@@ -119,6 +121,27 @@ async def receive_sockets(through: trio.SocketStream) -> list[socket.socket]:
     return found
 
 
+def check_peer(connection: socket.socket | trio.socket.SocketType, path: str) -> None:
+    """Raise `SettingsError` when what answers behind an admin socket is another user's process.
+
+    Root may talk to everybody's gateway.
+    """
+    owner = _owner_of_peer(connection)
+    if owner not in (None, 0, os.geteuid()) and os.geteuid() != 0:
+        remedy = f"a process of another user (uid {owner}) answers there; name another path with --admin"
+        raise SettingsError("admin", path, remedy)
+
+
+def _owner_of_peer(connection: socket.socket | trio.socket.SocketType) -> int | None:
+    option: int | None = getattr(socket, "SO_PEERCRED", None)
+    if option is not None:  # Linux: struct ucred, its process, user and group
+        said = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+        return int(struct.unpack("3i", said)[1])
+    if sys.platform == "darwin":  # LOCAL_PEERCRED of SOL_LOCAL: struct xucred, its version and the user
+        return int(struct.unpack_from("II", connection.getsockopt(0, 1, 128))[1])
+    return None
+
+
 def shown(sockets: Iterable[socket.socket]) -> list[str]:
     """Return the addresses for people."""
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port, *_ in map(_name, sockets)]
@@ -150,7 +173,8 @@ def _check_own(folder: str, uid: int) -> None:
     """Raise `SettingsError` for a folder where somebody else could answer in the gateway's place.
 
     The temporary folder is everybody's: another user may have made ours there before, and pass on a socket of his
-    to whoever takes over from what he put there, to read what clients send.
+    to whoever takes over from what he put there, to read what clients send. This tells early; what holds, also when
+    the folder comes a moment later, is `private_directory` for who listens there and `check_peer` for who connects.
     """
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(folder)

@@ -13,7 +13,7 @@ import trio
 
 from pool.errors import SettingsError
 from pool.wire.codec import from_json, to_json
-from scheduler.gateway.listening import address_of, admin_folder, receive_sockets
+from scheduler.gateway.listening import address_of, admin_folder, check_peer, receive_sockets
 
 LOOKS_LIKE = "serve-*.sock"
 
@@ -49,12 +49,15 @@ def ask(where: str | tuple[str, int], request: Mapping[str, Any]) -> dict[str, A
 
     Raises:
         NotRunning: nobody answers.
+        SettingsError: another user's process does.
     """
     shown = where if isinstance(where, str) else f"{where[0]}:{where[1]}"
     local = isinstance(where, str)
     with socket.socket(socket.AF_UNIX if local else _family(where[0]), socket.SOCK_STREAM) as connection:
         try:
             connection.connect(where)
+            if isinstance(where, str):
+                check_peer(connection, where)
             connection.sendall(to_json(request) + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline()
@@ -75,12 +78,16 @@ async def take_over(path: str) -> tuple[list[socket.socket], trio.SocketStream] 
     """Take the listening sockets of the gateway behind this admin socket; None when none is running.
 
     Say `ready` on the stream that comes with them when they are served: only then the other one stops.
+
+    Raises:
+        SettingsError: another user's process answers there.
     """
     try:
         stream = await trio.open_unix_socket(path)
     except (OSError, RuntimeError):
         return None
     try:
+        check_peer(stream.socket, path)
         await stream.send_all(b'{"verb":"takeover"}\n')
         return await receive_sockets(stream), stream
     except (trio.BrokenResourceError, ConnectionError):

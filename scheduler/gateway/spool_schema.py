@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from pool.errors import SettingsError
+from pool.private_files import check_database, make_private, private_directory, still_there
 
 NAME = "transcripts.db"
 APPLICATION = 0x77_6C_73_70  # "wlsp": in the file's header, so that no other database is taken for a spool
@@ -76,20 +76,16 @@ def file_in(folder: Path) -> Path:
         SettingsError: the folder is somebody else's, others may write there, or it cannot be used.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()  # systemd's StateDirectory= may be a link
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            remedy = (
-                "must be this user's own, and writable to nobody else: chmod 700, or name another directory"
-            )
-            raise SettingsError("spool", str(folder), remedy)
-        path = folder / NAME
-        with suppress(
-            FileExistsError
-        ):  # SQLite's own would be readable to others; its journals are as this one is
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SettingsError("spool", str(path), _OF_OTHERS)
+        fd = private_directory(folder, setting="spool", links=True)  # systemd's StateDirectory= may be a link
+        try:
+            path = folder / NAME
+            make_private(path, setting="spool")  # SQLite's own would be readable to others
+            check_database(str(path), setting="spool")
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise SettingsError("spool", str(path), _OF_OTHERS)
+            still_there(fd, folder, setting="spool")
+        finally:
+            os.close(fd)
     except OSError as error:
         raise SettingsError("spool", str(folder), f"cannot be used: {error.strerror}") from None
     return path

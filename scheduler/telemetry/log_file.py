@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from pool.errors import SettingsError
+from pool.private_files import open_private
 from scheduler.telemetry.errors import TelemetryError
 from scheduler.telemetry.hlog_format import MARK
 
@@ -34,11 +36,15 @@ class LogFile:
             TelemetryError: it cannot be written, is no log, or is being written by another process.
         """
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            # For its owner alone: labels name tenants, models and endpoints.
+            self._fd = open_private(self.path, os.O_RDWR | os.O_APPEND, setting="stats").fd
             self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             self._fresh = True
             if self._regular:
                 self._claim()
+        except SettingsError as error:
+            self.close()
+            raise TelemetryError(f"--stats {self.path}: {error.remedy}") from None
         except OSError as error:
             self.close()
             raise TelemetryError(

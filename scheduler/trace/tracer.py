@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 
 from pool.auth import Secret
 from pool.errors import SettingsError
+from pool.private_files import open_private
 from pool.settings import Endpoint, without_query
 from pool.tap import Tap, watching
 from pool.wire.events import ClientEvent
@@ -34,7 +35,7 @@ def open_trace(path: str | os.PathLike[str], *, contents: bool = False, limit: i
     there is replaced. At most `limit` bytes are kept (of what happened last), in `path` and `path`.1.
 
     Raises:
-        SettingsError: something else is there, or `limit` is too small.
+        SettingsError: something else, or something of another user's, is there, or `limit` is too small.
         OSError: the file cannot be opened.
     """
     name = os.fspath(path)
@@ -60,7 +61,7 @@ def check_trace(path: str, limit: int = LIMIT) -> None:
             raise SettingsError(
                 "trace", part, "is there and is no trace, so it is not replaced; choose another name"
             )
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    os.close(open_private(path, os.O_WRONLY, setting="trace").fd)
 
 
 @define(eq=False)

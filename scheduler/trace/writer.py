@@ -12,6 +12,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -22,6 +23,8 @@ from typing import IO
 
 from attrs import define, evolve, field
 
+from pool.errors import SettingsError
+from pool.private_files import open_private
 from pool.wire.codec import to_json
 from scheduler.trace.records import Header
 from scheduler.trace.scribe import Fact, Note, Scribe
@@ -163,11 +166,21 @@ class Writer:
         if self._rotates and self._size >= self.limit // 2:
             self._file.close()
             os.replace(self.path, older(self.path))
-            self._file = _open(self.path)
+            try:
+                self._file = _open(self.path)
+            except SettingsError as error:  # somebody else has put something there meanwhile
+                raise OSError(errno.EEXIST, error.remedy, self.path) from None
             self.header = evolve(self.header, part=self.header.part + 1)
             self._begin()
 
 
 def _open(path: str) -> IO[bytes]:
-    # For its owner alone: contents are private, and so are names.
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    """Open the file, emptied. For its owner alone: contents are private, and so are names."""
+    file = open(open_private(path, os.O_WRONLY, setting="trace").fd, "wb")  # noqa: SIM115 - the caller closes it
+    try:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.truncate()
+    except BaseException:
+        file.close()
+        raise
+    return file

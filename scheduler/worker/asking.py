@@ -18,7 +18,7 @@ from scheduler.worker.errors import JobConflict, JobFailed, JobNotFound, QueueRe
 from scheduler.worker.following import Follower
 from scheduler.worker.opened import open_tasks
 from scheduler.worker.queue import Filter, Queue, Record, State
-from scheduler.worker.seal import Seal
+from scheduler.worker.seal import Seal, in_order
 from scheduler.worker.showing import Following, Table, counts_line, details, record_json
 from scheduler.worker.source import read_jobs
 from scheduler.worker.steps import ALLOWED, answer_step, resumed
@@ -137,9 +137,8 @@ def show_job(job_id: str, url: str, *, as_json: bool) -> None:
     _with_queue(url, ask)
 
 
-def retry_jobs(url: str, job_ids: Sequence[str], answers: Mapping[str, str], *, key_file: str | None) -> None:
+def retry_jobs(url: str, job_ids: Sequence[str], answers: Mapping[str, str], *, seal: Seal) -> None:
     """Queue dead letters again: these, or all whose calls are not in doubt."""
-    seal = Seal.found(key_file)
 
     async def ask(queue: Queue) -> None:
         ids = list(job_ids) or [
@@ -164,7 +163,9 @@ def retry_jobs(url: str, job_ids: Sequence[str], answers: Mapping[str, str], *, 
 
 async def _check_answers(queue: Queue, job_id: str, answers: Mapping[str, str], seal: Seal) -> None:
     """A step that fits no call would spoil the job for good."""
-    steps = [seal.open(step.body, job_id, step.index) for step in await queue.steps(job_id)]
+    kept = await queue.steps(job_id)
+    in_order(kept, job_id)
+    steps = [seal.open(step.body, job_id, step.index) for step in kept]
     calls = [call.call_id for call in resumed(job_id, (), steps, store=False).story.open_calls]
     for call_id in answers:
         if call_id not in calls:
@@ -198,10 +199,9 @@ def show_result(
     follow: bool,
     timeout: float | None,
     as_json: bool,
-    key_file: str | None,
+    seal: Seal,
 ) -> int:
     """Print a result; return the exit status."""
-    seal = Seal.found(key_file)
 
     async def ask(queue: Queue) -> int:
         record = await queue.get(job_id)

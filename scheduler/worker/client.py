@@ -78,7 +78,7 @@ async def job_result_async(
 
 
 def follow_job(
-    queue: str, job_id: str, *, checkpoint_key_file: str | None = None
+    queue: str, job_id: str, *, checkpoint_key_file: str | None = None, accept_unsealed: bool = False
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Follow a job from its first step until it has ended, from asyncio or trio; then ask for its result.
 
@@ -93,14 +93,17 @@ def follow_job(
     close. Cancelled while it waits, it has lost nothing: the next is still to come. What comes meanwhile is there
     when it is asked for, of drafts only the latest; a worker tells none when nobody has asked for some seconds.
 
-    `checkpoint_key_file`: the keys of encrypted steps; WARMLINE_CHECKPOINT_KEY, if None.
+    `checkpoint_key_file`: the keys of encrypted steps; WARMLINE_CHECKPOINT_KEY, if None. With a key, steps that are
+    not encrypted are refused, unless `accept_unsealed`.
 
     Raises, when the next is asked for (and, at once, SettingsError: a key is none):
-        CheckpointUnreadable: a step is encrypted, and its key is not here.
+        CheckpointUnreadable: a step is encrypted, and its key is not here; or it is not, though there is a key; or it
+            is damaged.
         JobNotFound: there is no such job, or it was dropped.
         QueueRefused, QueueUnavailable: the queue cannot be opened. Later it is waited for while it is away.
     """
-    return _Steps(queue, Follower(job_id, Seal.found(checkpoint_key_file)))
+    seal = Seal.found(checkpoint_key_file, accept_unsealed=accept_unsealed)
+    return _Steps(queue, Follower(job_id, seal))
 
 
 @define(eq=False)

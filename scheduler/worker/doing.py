@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
 import trio
 from attrs import define, field
@@ -16,15 +18,15 @@ from scheduler.fleet.results import TaskResult
 from scheduler.fleet.verdict import principal
 from scheduler.run import Run, RunResult, run_agent
 from scheduler.scheduler import Scheduler
-from scheduler.worker.errors import CallInDoubt, HandedBack, LeaseLost, ResultTooLarge
+from scheduler.worker.errors import CallInDoubt, CheckpointUnreadable, HandedBack, LeaseLost, ResultTooLarge
 from scheduler.worker.hot import HotConversations
 from scheduler.worker.keeping import JobKeeper
 from scheduler.worker.patience import insist
 from scheduler.worker.queue import Cause, Claim, Queue, State, Step
-from scheduler.worker.seal import Seal
+from scheduler.worker.seal import Seal, in_order
 from scheduler.worker.settings import WorkerSettings
 from scheduler.worker.steps import Story, resumed
-from scheduler.worker.verdict import Verdict, delay_before, judge
+from scheduler.worker.verdict import Unread, Verdict, delay_before, judge
 
 HAND_BACK_TIMEOUT = 5.0
 """Seconds for handing a job back when its run is cancelled; after that its lease ends by itself."""
@@ -45,6 +47,7 @@ class Bench:
     stopping: Callable[[], bool]
     on_step: Callable[[], None]  # a suspect has cleared itself: there may be more to take
     on_fault: Callable[[Exception], None]  # the endpoint refuses everybody
+    unread: Unread = field(factory=Unread)
 
     def agent_for(self, name: str) -> Agent:
         """Return the agent of this name; the first one for no name."""
@@ -152,14 +155,19 @@ class Doing:
         if not claim.steps and not (name and claim.chapter):
             return bench.scheduler.conversation(name=name or job.id, store=agent.store)
         before, own = await insist(partial(bench.queue.history, claim))
+        if len(own) != claim.steps:
+            problem = f"is damaged: {len(own)} of its {claim.steps} steps are there"
+            raise CheckpointUnreadable(job.id, problem)
+        state = resumed(job.id, self._opened(before), self._opened(own), store=agent.store)
         self.keeper.size = sum(len(step.body) for step in (*before, *own))
         self.keeper.steps = len(own)
-        state = resumed(job.id, self._opened(before), self._opened(own), store=agent.store)
         self._check(state.story, agent)
         self.run.resume(state.story.so_far())
         return bench.scheduler.conversation(name=name or job.id, store=agent.store, past=state.past)
 
     def _opened(self, steps: Sequence[Step]) -> list[bytes]:
+        for job_id, of_job in groupby(steps, key=attrgetter("job_id")):
+            in_order(list(of_job), job_id)
         return [self.bench.seal.open(step.body, step.job_id, step.index) for step in steps]
 
     def _check(self, story: Story, agent: Agent) -> None:
@@ -192,6 +200,8 @@ class Doing:
 
     async def _failed(self, error: Exception) -> None:
         verdict = judge(error)
+        if isinstance(error, CheckpointUnreadable) and verdict is Verdict.NOT_ITS_FAULT:
+            verdict = self.bench.unread.judge(self.claim.job.id, now=trio.current_time())
         if verdict is Verdict.NOT_ITS_FAULT:
             self.bench.on_fault(error)
             await self._hand_back()

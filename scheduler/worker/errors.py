@@ -133,8 +133,11 @@ class CallInDoubt(QueueError):
 
 
 class CheckpointUnreadable(QueueError):
-    """A checkpoint cannot be read here: its key is not among those given, it is damaged, or a newer warmline's."""
+    """A checkpoint cannot be read here: its key is not among those given, it is damaged, or a newer warmline's.
 
-    def __init__(self, job_id: str, problem: str) -> None:
-        self.job_id, self.problem = job_id, problem
+    `elsewhere`: another worker, with another key or version, may be able to.
+    """
+
+    def __init__(self, job_id: str, problem: str, *, elsewhere: bool = False) -> None:
+        self.job_id, self.problem, self.elsewhere = job_id, problem, elsewhere
         super().__init__(f"job {job_id!r}: its checkpoint {problem}")

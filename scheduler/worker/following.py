@@ -8,10 +8,10 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from pool.wire.codec import from_json
 from scheduler.worker.patience import insist
 from scheduler.worker.queue import Queue, State
-from scheduler.worker.seal import Seal
+from scheduler.worker.seal import Seal, in_order
+from scheduler.worker.shapes import step_of
 
 FOLLOW_INTERVAL = 0.25
 """Seconds between two looks; a worker tells its followers twice a second."""
@@ -32,7 +32,7 @@ class Follower:
         While the queue cannot be reached, it is waited for.
 
         Raises:
-            CheckpointUnreadable: it is encrypted, and the key is not here.
+            CheckpointUnreadable: it is encrypted, and the key is not here; or it is damaged.
             JobNotFound: there is no such job (any more).
         """
         while True:
@@ -41,6 +41,7 @@ class Follower:
             draft = await insist(lambda: queue.listen(self.job_id))
             steps = await insist(lambda: queue.steps(self.job_id, after=self._seen))
             if steps:
+                in_order(steps, self.job_id, first=self._seen)
                 found = [self._read(step.body, step.index) for step in steps]
                 self._seen += len(steps)
                 return found
@@ -54,5 +55,4 @@ class Follower:
             await trio.sleep(FOLLOW_INTERVAL)
 
     def _read(self, body: bytes, index: int) -> Mapping[str, Any]:
-        step: Mapping[str, Any] = from_json(self.seal.open(body, self.job_id, index))
-        return step
+        return step_of(self.seal.open(body, self.job_id, index), self.job_id, draft=True)

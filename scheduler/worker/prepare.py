@@ -11,6 +11,7 @@ from typing import Any
 import trio
 from attrs import evolve
 
+from pool.private_files import hush
 from scheduler.commands.display import Quiet
 from scheduler.commands.embedded import EmbeddedSettings
 from scheduler.commands.endpoints import EndpointChoice
@@ -48,6 +49,7 @@ def execute(
     checkpoint_limit: int,
     memory_limit: int | None,
     checkpoint_key_file: str | None,
+    accept_unsealed: bool,
     health: Address | None,
     telemetry: TelemetryChoice,
 ) -> int:
@@ -56,6 +58,8 @@ def execute(
     if emulator:
         embedded.checked()
     number = child_number()
+    if number is not None:
+        hush()  # the process above opens the same files, and has warned
     post = Post(
         queue=queue,
         queue_settings=QueueSettings(lease=lease, head_start=head_start, retention=retention),
@@ -72,7 +76,7 @@ def execute(
             memory_limit=memory_limit,
             until_empty=until_empty,
         ),
-        seal=Seal.found(checkpoint_key_file),
+        seal=Seal.found(checkpoint_key_file, accept_unsealed=accept_unsealed),
         health=health,
         telemetry=telemetry,
         supervised=number is not None,

@@ -89,7 +89,12 @@ def _open(path: str, name: str, clock: MachineClock) -> tuple[sqlite3.Connection
     try:
         with guard.locked(alone=True):
             connection = _connect(path, name, clock)
-            guard.hold()
+            try:
+                guard.check(path)
+                guard.hold()
+            except BaseException:
+                connection.close()
+                raise
     except BaseException:
         guard.close()
         raise

@@ -23,6 +23,8 @@ from contextlib import contextmanager
 
 from attrs import frozen
 
+from pool.errors import SettingsError
+from pool.private_files import check_database, open_private, still_there
 from scheduler.worker.errors import QueueRefused, QueueUnavailable
 
 PATIENCE = 10.0
@@ -41,16 +43,36 @@ class Guard:
 
     @classmethod
     def open(cls, path: str, name: str) -> Guard:
-        """Open the file; it is made if it is not there.
+        """Open the file; it is made, for this user alone, if it is not there. SQLite makes its own as that one is.
 
         Raises:
             QueueRefused: it cannot be.
         """
         try:
-            return cls(name, os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            opened = open_private(path, os.O_RDONLY, setting="queue")
+        except SettingsError as error:
+            raise QueueRefused(name, f"{path} {error.remedy}") from None
         except OSError as error:
             problem = f"the file cannot be opened ({error.strerror}); check its path and permissions"
             raise QueueRefused(name, problem) from None
+        guard = cls(name, opened.fd)
+        try:
+            check_database(opened.path, setting="queue")
+        except SettingsError as error:
+            guard.close()
+            raise QueueRefused(name, f"{error.value} {error.remedy}") from None
+        return guard
+
+    def check(self, path: str) -> None:
+        """See that the path still stands for the file that is open here.
+
+        Raises:
+            QueueRefused: somebody has put another there.
+        """
+        try:
+            still_there(self.descriptor, path, setting="queue")
+        except SettingsError as error:
+            raise QueueRefused(self.name, f"{path} {error.remedy}") from None
 
     @contextmanager
     def locked(self, *, alone: bool) -> Iterator[None]:

@@ -16,13 +16,14 @@ from typing import Any
 
 from attrs import asdict, define, field, frozen
 
-from pool.wire.codec import from_json, to_json
+from pool.wire.codec import to_json
 from pool.wire.events import Encoded
 from scheduler.chain import Chain, Past
 from scheduler.outcome import calls_of, text_of
 from scheduler.tools.toolbox import ToolResult
 from scheduler.turns import FunctionCall, Placement, Turn, Usage
 from scheduler.worker.errors import CheckpointUnreadable
+from scheduler.worker.shapes import step_of
 
 ALLOWED = to_json({"step": "allowed"})
 
@@ -96,8 +97,8 @@ class Story:
     begun: set[str] = field(factory=set)  # calls that may have run to their end or not
 
     def read(self, body: bytes, chain: Chain) -> None:
-        """Add a step; a turn goes into the chain too."""
-        value = from_json(body)
+        """Add a step; a turn goes into the chain too. Raises `CheckpointUnreadable`."""
+        value = step_of(body, self.job_id)
         match value["step"]:
             case "turn":
                 given = [Encoded(to_json(item)) for item in value["given"]]
@@ -110,13 +111,14 @@ class Story:
                 self._answer(value["results"])
             case "allowed":
                 self.begun.clear()
-            case other:
-                raise CheckpointUnreadable(self.job_id, f"has a step {other!r}: a newer warmline wrote it")
 
     def _answer(self, kept: Iterable[Mapping[str, Any]]) -> None:
-        turn, results = self.turns[-1]
-        calls = {call.call_id: call for call in turn.calls}
+        turn, results = self.turns[-1] if self.turns else (None, {})
+        calls = {call.call_id: call for call in turn.calls} if turn is not None else {}
         for answer in kept:
+            if answer["call_id"] not in calls:
+                problem = "is damaged: it has the answer of a call that its last turn has not asked for"
+                raise CheckpointUnreadable(self.job_id, problem)
             self.begun.discard(answer["call_id"])
             facts = {name: answer[name] for name in ("output", "executed", "failed", "seconds")}
             results[answer["call_id"]] = ToolResult(call=calls[answer["call_id"]], **facts)
@@ -153,7 +155,11 @@ class Resumed:
 def resumed(
     job_id: str, before: Iterable[bytes], own: Iterable[bytes], *, store: bool, why: str = "resumed"
 ) -> Resumed:
-    """Read the steps of a conversation's earlier jobs, and the job's own."""
+    """Read the steps of a conversation's earlier jobs, and the job's own.
+
+    Raises:
+        CheckpointUnreadable: one of them is damaged.
+    """
     chain = Chain(store)
     earlier, story = Story(job_id), Story(job_id)
     for body in before:

@@ -18,7 +18,7 @@ from scheduler.tools import ToolContext, tool
 from scheduler.worker.clock import MachineClock
 from scheduler.worker.errors import QueueUnavailable
 from scheduler.worker.job import Job
-from scheduler.worker.queue import QueueSettings, Record, State
+from scheduler.worker.queue import QueueSettings, Record, State, Step
 from scheduler.worker.seal import Seal
 from scheduler.worker.settings import WorkerSettings
 from scheduler.worker.sqlite import SqliteQueue
@@ -106,7 +106,7 @@ class Desk:
     async def check(self, record: Record) -> None:
         """The model's last answer ends with the digest of what it was shown: that, and the transcript, agree."""
         before: list[bytes] = []
-        own = [step.body for step in await self.queue.steps(record.job.id)]
+        own = plain(await self.queue.steps(record.job.id))
         if record.job.conversation is None:
             check_digest(record.job.id, before, own)
 
@@ -118,6 +118,11 @@ def check_digest(job_id: str, before: Sequence[bytes], own: Sequence[bytes]) -> 
     turn, _ = state.story.turns[-1]
     shown = items[: len(items) - len(turn.output)]
     assert turn.text.endswith(f"context:{context_digest(shown)}"), job_id
+
+
+def plain(steps: Sequence[Step]) -> list[bytes]:
+    """Open steps that are not encrypted."""
+    return [Seal().open(step.body, step.job_id, step.index) for step in steps]
 
 
 def steps_text(steps: Sequence[bytes]) -> list[str]:

@@ -15,6 +15,7 @@ from scheduler.tools.toolbox import ToolResult
 from scheduler.worker.engines import open_queue
 from scheduler.worker.queue import Cause, Claim, Queue, WorkerInfo
 from scheduler.worker.steps import begun_step, results_step, turn_step
+from tests.worker.desk import plain
 from tests.worker.test_steps import call, turn
 
 AGENT = f"{Path(__file__).parents[2]}/bench/chaos_agent.py:agent"
@@ -54,9 +55,13 @@ def worker(url: str, do: Any) -> None:
 
 async def finish_all(queue: Queue, claims: list[Claim], output: Any = "an answer") -> None:
     for claim in claims:
-        await queue.append(claim, 0, turn_step([encoded("x")], turn(1, call("c1"))))
+        await queue.append(
+            claim, 0, turn_step([encoded({"role": "user", "content": "x"})], turn(1, call("c1")))
+        )
         await queue.append(claim, 1, results_step([ToolResult(call=call("c1"), output="it is blue")]))
-        await queue.append(claim, 2, turn_step([encoded("x")], turn(2, text="an answer")))
+        await queue.append(
+            claim, 2, turn_step([encoded({"role": "user", "content": "x"})], turn(2, text="an answer"))
+        )
         await queue.finish(claim, to_json({"id": claim.job.id, "outcome": "completed", "output": output}))
 
 
@@ -67,7 +72,9 @@ async def fail_all(queue: Queue, claims: list[Claim]) -> None:
 
 async def doubt_all(queue: Queue, claims: list[Claim]) -> None:
     for claim in claims:
-        await queue.append(claim, 0, turn_step([encoded("x")], turn(1, call("c1"))))
+        await queue.append(
+            claim, 0, turn_step([encoded({"role": "user", "content": "x"})], turn(1, call("c1")))
+        )
         await queue.append(claim, 1, begun_step(call("c1")))
         await queue.fail(claim, Cause(type="CallInDoubt", message="look (call c1) was running"))
 
@@ -158,8 +165,8 @@ def test_calls_in_doubt_are_a_persons(url: str, capsys: pytest.CaptureFixture[st
     said("jobs", "retry", "two", "--answer", "c1=it had worked")
 
     async def look(queue: Queue, claims: list[Claim]) -> None:
-        assert [from_json(step.body)["step"] for step in await queue.steps("one")][2:] == ["allowed"]
-        answer = from_json((await queue.steps("two"))[2].body)
+        assert [from_json(step)["step"] for step in plain(await queue.steps("one"))][2:] == ["allowed"]
+        answer = from_json(plain(await queue.steps("two"))[2])
         assert answer["results"][0]["output"] == "it had worked"
 
     worker(url, look)

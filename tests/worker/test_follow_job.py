@@ -37,9 +37,21 @@ from tests.support.redis import RedisServer
 ANN = WorkerInfo(id="ann", agents=("a",))
 TURN = {
     "step": "turn",
+    "given": [],
+    "facts": {
+        "id": "resp_1",
+        "status": "completed",
+        "why": None,
+        "usage": [1, 0, 1, 0, 2],
+        "way": ["replay", "replay:new", "c", "l"],
+        "bytes": [1, 0, 0],
+        "seconds": [0.1, 0.2],
+        "attempts": 1,
+    },
     "output": [{"type": "message", "content": [{"type": "output_text", "text": "It was."}]}],
 }
-RESULTS = {"step": "results", "results": [{"call_id": "c", "output": "seen", "failed": False}]}
+ANSWER = {"call_id": "c", "output": "seen", "executed": True, "failed": False, "seconds": 0.1}
+RESULTS = {"step": "results", "results": [ANSWER]}
 _numbers = itertools.count()
 
 
@@ -215,7 +227,7 @@ async def test_encrypted_steps_need_their_key(
         assert await anext(steps) == TURN
         await queue.draft(claim, 1, seal.close(draft_step("It"), "one", 1))
         assert await anext(steps) == {"step": "draft", "text": "It"}
-    with pytest.raises(CheckpointUnreadable, match="another key"):
+    with pytest.raises(CheckpointUnreadable, match="there is no key here"):
         await anext(follow_job(url, "one"))
 
 

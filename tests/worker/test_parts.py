@@ -35,7 +35,8 @@ from tests.worker.desk import desk, job
         (DialFailed("no"), Verdict.NOT_ITS_FAULT),
         (ResponseFailed("no", status=401), Verdict.NOT_ITS_FAULT),
         (ResponseFailed("no", code="insufficient_quota", status=429), Verdict.NOT_ITS_FAULT),
-        (CheckpointUnreadable("j", "is encrypted"), Verdict.NOT_ITS_FAULT),
+        (CheckpointUnreadable("j", "is encrypted", elsewhere=True), Verdict.NOT_ITS_FAULT),
+        (CheckpointUnreadable("j", "is damaged"), Verdict.DEAD),
         (ConnectionLost("gone", sent=True), Verdict.AGAIN),
         (ResponseFailed("busy", status=503), Verdict.AGAIN),
         (ResponseFailed("slow down", status=429), Verdict.AGAIN),
@@ -180,7 +181,7 @@ async def test_encrypted_checkpoints_and_a_worker_without_the_key(autojump_clock
         keyless = d.hire()
         await trio.sleep(20)
         assert keyless.fault is not None
-        assert "encrypted with another key" in str(keyless.fault)
+        assert "encrypted and there is no key here" in str(keyless.fault)
         assert (await d.queue.get("one")).state is not State.DEAD
         keyless.stop()
         await trio.sleep(70)

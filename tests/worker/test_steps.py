@@ -177,9 +177,15 @@ def test_a_step_opens_in_its_own_place_only_and_with_its_own_key() -> None:
             seal.open(sealed, "job", 3)
 
 
-def test_without_a_key_nothing_is_sealed_and_with_one_old_steps_are_still_read() -> None:
-    assert Seal().close(b"{}", "job", 0) == b"{}"
-    assert Seal([KEY]).open(b"{}", "job", 0) == b"{}"
+def test_with_a_key_a_step_that_is_not_encrypted_is_refused_unless_it_is_asked_for() -> None:
+    checked = Seal().close(b"{}", "job", 0)
+    assert checked.endswith(b"{}")
+    for body in (checked, b"{}"):
+        assert Seal().open(body, "job", 0) == b"{}"
+        assert Seal([KEY], accept_unsealed=True).open(body, "job", 0) == b"{}"
+        with pytest.raises(CheckpointUnreadable, match=r"not encrypted.*--accept-unsealed") as refused:
+            Seal([KEY]).open(body, "job", 0)
+        assert not refused.value.elsewhere
 
 
 def test_where_keys_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

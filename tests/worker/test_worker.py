@@ -14,7 +14,7 @@ from scheduler.tools import tool
 from scheduler.worker.queue import QueueSettings, State
 from scheduler.worker.steps import ALLOWED, answer_step
 from scheduler.worker.worker import Phase, Why, Worker
-from tests.worker.desk import LEASE, Desk, desk, job, steps_text
+from tests.worker.desk import LEASE, Desk, desk, job, plain, steps_text
 
 SLOW = EmulatorSettings(latency=Latency(base=1.0))
 
@@ -62,9 +62,9 @@ async def test_the_steps_are_kept_as_they_are_done(autojump_clock: object) -> No
         await d.put(job("one", "calls=1 parallel=2"))
         d.hire()
         await trio.sleep(3)
-        assert steps_text([step.body for step in await d.queue.steps("one")]) == ["turn"]
+        assert steps_text(plain(await d.queue.steps("one"))) == ["turn"]
         await d.result("one")
-        kinds = steps_text([step.body for step in await d.queue.steps("one")])
+        kinds = steps_text(plain(await d.queue.steps("one")))
         assert kinds == ["turn", "results", "results", "turn"]
 
 

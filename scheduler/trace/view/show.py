@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import stat
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import TypeVar
 import click
 from attrs import asdict
 
+from pool.private_files import open_private
 from pool.wire.codec import to_json
 from scheduler.trace.har import har_of
 from scheduler.trace.odd import Finding, odd
@@ -162,7 +164,9 @@ def _write_har(reading: Reading, story: Story, path: str) -> None:
     if os.path.exists(path) and os.path.samefile(path, reading.path):
         raise click.UsageError("--har must name another file than the trace.")
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with open(open_private(path, os.O_WRONLY, setting="har").fd, "wb") as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.truncate()
             file.write(to_json(har))
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror or error}") from None
