@@ -12,6 +12,7 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -128,7 +129,7 @@ class SocketTurn:
                 while events := await exchange.batch():
                     await self._hear(events)
                 finished = await exchange.result()
-        failure = failure_of(finished)
+        failure = failure_of(finished, time.time())
         if failure is not None:
             raise failure
         await self._tell(self._holding.finish())
