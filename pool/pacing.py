@@ -4,8 +4,8 @@ Theory of operation
     Dials take tokens, refilled at `rate` up to `burst`. A refusal that says "too many" (403 or 429 at the
     upgrade) halves the rate and empties the bucket; every success raises the rate by a tenth of its base again.
     Any failure holds the next dial back, twice as long each time in a row, at most `LONGEST` seconds, or as long
-    as the server said (at most `ASKED`). So does a connection that opens and is closed before anything was asked of it: some
-    servers refuse that way. The hold is jittered, so that a fleet of processes does not come back in step.
+    as the server said (at most `ASKED`). So does a connection that opens and is closed before anything was asked of
+    it: some servers refuse that way. The hold is jittered, so that a fleet of processes does not come back in step.
 """
 
 from __future__ import annotations

@@ -237,7 +237,8 @@ def _without(text: AnyStr, secret: AnyStr, hidden: AnyStr, *, whole: bool) -> An
         return text.replace(secret, hidden)
     head, tail, size = secret[:PART], secret[-PART:], len(secret)
     if head in text:
-        parts, done = [], 0
+        parts: list[AnyStr] = []
+        done = 0
         while (at := text.find(head, done)) >= 0:
             end = at + PART
             while end - at < size and text[end : end + 1] == secret[end - at : end - at + 1]:

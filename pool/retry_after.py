@@ -14,7 +14,7 @@ _DATE = re.compile(r"[A-Z][a-z]{2,8},? [0-9A-Za-z][0-9A-Za-z :-]{10,40}", re.ASC
 
 
 def retry_after(headers: Mapping[str, object], now: float | None) -> float | None:
-    """Return the seconds that an answer asks to wait, from 0 to `LONGEST`; None when it does not say, or makes no sense.
+    """Return the seconds that an answer asks to wait, 0 to `LONGEST`; None when it says none, or makes no sense.
 
     A date is counted from the answer's own `date`, since clocks differ.
 
@@ -31,7 +31,7 @@ def retry_after(headers: Mapping[str, object], now: float | None) -> float | Non
         return told
     until, sent = _moment(text), _moment(_said(headers, "date"))
     since = now if sent is None else sent
-    # One that has passed says nothing: the clocks differ too much, and to try at once would be the opposite of waiting.
+    # One that has passed says nothing but that clocks differ; to try at once would be the opposite of waiting.
     return None if until is None or since is None or until <= since else min(until - since, LONGEST)
 
 

@@ -12,11 +12,13 @@ from pool.http import HttpClient
 from pool.relay import kept, relay
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
 from pool.wire.refusal import Refused
+from scheduler.gateway.complaint import clean_fields, clean_refusal
 from scheduler.gateway.front import ClientGone
 
 log = logging.getLogger("warmline.gateway")
 
 PREFIX = "/v1"
+REFUSED = 400  # statuses from here on
 
 
 class AnswerBroken(Exception):
@@ -84,7 +86,16 @@ async def _pass(
     path = head.target.removeprefix(PREFIX)
     try:
         async with relay(client, head.method, path, head.fields, body) as answer:
-            await http.begin(answer.status, kept(answer.fields))
+            fields = kept(answer.fields)
+            if answer.status >= REFUSED and head.method != "HEAD":
+                fields, content = clean_refusal(answer.status, fields, await answer.complaint())
+                await http.begin(answer.status, fields)
+                if content:
+                    await http.send(content)
+                await http.end()
+                return
+            # What is no refusal is passed on as it comes: nobody waits for the end of it.
+            await http.begin(answer.status, clean_fields(fields))
             while part := await answer.chunk(started=True):
                 await http.send(part)
             await http.end()
@@ -111,9 +122,13 @@ def _has_body(head: Head) -> bool:
 
 def _unreachable(error: PoolError) -> Refused:
     log.warning("passing a request on failed: %s", error)
+    wait: float | None = None
     if isinstance(error, DialFailed):
+        wait = error.retry_after
         message, code = "The gateway cannot reach the API.", "upstream_unreachable"
     else:
         assert isinstance(error, ConnectionLost)
         message, code = "The gateway lost the connection to the API.", "upstream_lost"
-    return Refused(f"{message} Please try again later.", status=502, kind="server_error", code=code)
+    return Refused(
+        f"{message} Please try again later.", status=502, kind="server_error", code=code, retry_after=wait
+    )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from pool.errors import SettingsError
+from pool.redaction import PROCESS
 from scheduler.worker.errors import CheckpointUnreadable
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Seal:
     _ciphers: dict[bytes, AESGCM] = field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        for key in self.keys:
+            PROCESS.keep(base64.b64encode(key).decode())
         if self.keys:
             try:
                 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
