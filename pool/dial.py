@@ -23,7 +23,7 @@ from pool.auth import Secret
 from pool.errors import DialFailed, SettingsError
 from pool.line import HandshakeLost, Line
 from pool.pauses import Pauses
-from pool.redaction import Secrets, redacted
+from pool.redaction import GIVEN, Secrets, redacted
 from pool.retry_after import retry_after
 from pool.settings import Endpoint, PoolSettings, without_query
 from pool.tap import hide
@@ -149,13 +149,16 @@ class Dialer:
     settings: PoolSettings
     transport: Callable[[], Awaitable[trio.abc.Stream]] = field()
     _pauses: Pauses = field(factory=Pauses, init=False, repr=False)
-    _secrets: Secrets = field(factory=Secrets, init=False, repr=False)
+    _keys: Secrets = field(
+        factory=Secrets, init=False, repr=False
+    )  # the last ones: they may change with each dial
+    _given: Secrets = field(factory=lambda: Secrets(limit=GIVEN), init=False, repr=False)  # with the endpoint
     _key: Secret | None = field(default=None, init=False, repr=False)
     _said: list[tuple[bytes, bytes]] = field(factory=list, init=False, repr=False)  # headers, with that key
 
     def __attrs_post_init__(self) -> None:
-        self._secrets.keep_url(self.endpoint.url)
-        self._secrets.keep_headers(self.endpoint.headers)
+        self._given.keep_url(self.endpoint.url)
+        self._given.keep_headers(self.endpoint.headers)
 
     @transport.default
     def _over_tcp(self) -> Transport:
@@ -250,7 +253,7 @@ class Dialer:
             # With a cause it is the user's own key function that raised: it may work the next time.
             raise DialFailed(f"no key for {self._where}: {error}", hopeless=error.__cause__ is None) from None
         hide(key)
-        self._secrets.keep(None if key is None else key.reveal())
+        self._keys.keep(None if key is None else key.reveal())
         if key != self._key or not self._said:
             headers = dict(self.endpoint.headers)
             if key is not None and "authorization" not in given:

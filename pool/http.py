@@ -29,7 +29,7 @@ from pool.answer import LOST, Answer, refusal
 from pool.errors import DialFailed, LocalProtocolError, SettingsError
 from pool.http_exchange import NAME, HttpExchange
 from pool.network import Network
-from pool.redaction import Secrets
+from pool.redaction import GIVEN, Secrets
 from pool.settings import Endpoint, PoolSettings
 from pool.stats.recorder import HttpRecorder
 from pool.stats.snapshot import HttpStats
@@ -81,7 +81,8 @@ class HttpClient:
     _under_way: set[Answer] = field(repr=False)  # to requests that are not over
     tap: Tap | None = field(repr=False)  # somebody who watches
     serial: Iterator[int] = field(repr=False)  # of the turns that are watched
-    _secrets: Secrets = field(repr=False)
+    _keys: Secrets = field(repr=False)  # the last ones: they may change with each request
+    _given: Secrets = field(repr=False)  # with the endpoint
 
     def __init__(
         self,
@@ -93,9 +94,9 @@ class HttpClient:
         self.endpoint, self.settings = endpoint, settings
         self.recorder, self._under_way = HttpRecorder(), set()
         self.tap, self.serial = None, itertools.count(1)
-        self._secrets = Secrets()
-        self._secrets.keep_url(endpoint.http_url)
-        self._secrets.keep_headers(endpoint.headers)
+        self._keys, self._given = Secrets(), Secrets(limit=GIVEN)
+        self._given.keep_url(endpoint.http_url)
+        self._given.keep_headers(endpoint.headers)
         parts = urlsplit(endpoint.http_url or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError("http_url", endpoint.http_url, "must look like https://host/v1")
@@ -207,7 +208,7 @@ class HttpClient:
         if timeout.cancelled_caught:
             raise DialFailed(f"no key for {where} within {self.settings.dial_timeout:g} s")
         hide(key)
-        self._secrets.keep(None if key is None else key.reveal())
+        self._keys.keep(None if key is None else key.reveal())
         headers = {} if key is None else {"authorization": f"Bearer {key.reveal()}"}
         return headers | {name.lower(): value for name, value in self.endpoint.headers.items()}
 

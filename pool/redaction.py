@@ -30,12 +30,14 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from attrs import define, field
 
 HIDDEN = "[hidden]"
+_HIDDEN = HIDDEN.encode()
 SHORTEST = 6  # characters; to replace anything shorter would garble innocent text
 LONG = 24  # characters, from which on a part is as good as the whole
 PART = 16  # characters of such a part
+GIVEN = 64  # secrets that are remembered of one endpoint, beside its keys: headers, parameters of its URL
 UNNAMED = 12  # characters, from which on the value of a header that names no secret is one all the same
 DEEPEST = 64  # levels of JSON; what lies below is left out
-_SECRET = re.compile("key|token|secret|auth|cookie|pass|credential|signature|session", re.IGNORECASE)
+_SECRET = re.compile("key|token|secret|auth|cookie|pass|credential|signature|session|^sig$", re.IGNORECASE)
 _PUBLIC = frozenset(
     {
         *(
@@ -121,7 +123,7 @@ class _Form:
 
     text: str
     data: bytes
-    whole: bool  # a part of it means nothing
+    long: bool  # a part of it is as good as the whole
 
 
 _owners: dict[int, weakref.ref[Secrets]] = {}
@@ -135,10 +137,11 @@ def _renew() -> None:
 
 
 def forms_of(values: set[str]) -> tuple[_Form, ...]:
-    """Return all ways to write these, the longest first: one may begin with another."""
+    """Return all ways to write these: as it is first, and of those the longest, since one may begin with another."""
     texts = {text for value in values for text in _written(value) if len(text) >= SHORTEST}
-    ordered = sorted(texts, key=lambda text: (-len(text), text))
-    return tuple(_Form(text, text.encode("utf-8", "replace"), len(text) < LONG) for text in ordered)
+    # As it is first: where a part was cut off, the most of it goes.
+    ordered = sorted(texts, key=lambda text: (text not in values, -len(text), text))
+    return tuple(_Form(text, text.encode("utf-8", "replace"), len(text) >= LONG) for text in ordered)
 
 
 def _written(value: str) -> set[str]:
@@ -224,17 +227,22 @@ def redacted_json(value: Any, depth: int = DEEPEST) -> Any:
 
 def taken_out(text: AnyStr, forms: tuple[_Form, ...]) -> AnyStr:
     """Return a text without these, nor parts of those that are long. Takes time in proportion to the text."""
+    if isinstance(text, str):
+        for form in forms:
+            text = text.replace(form.text, HIDDEN)
+        for form in forms:
+            if form.long:
+                text = _without_parts(text, form.text, HIDDEN)
+        return text
     for form in forms:
-        if isinstance(text, str):
-            text = _without(text, form.text, HIDDEN, whole=form.whole)
-        else:
-            text = _without(text, form.data, HIDDEN.encode(), whole=form.whole)
+        text = text.replace(form.data, _HIDDEN)
+    for form in forms:
+        if form.long:
+            text = _without_parts(text, form.data, _HIDDEN)
     return text
 
 
-def _without(text: AnyStr, secret: AnyStr, hidden: AnyStr, *, whole: bool) -> AnyStr:
-    if whole:
-        return text.replace(secret, hidden)
+def _without_parts(text: AnyStr, secret: AnyStr, hidden: AnyStr) -> AnyStr:
     head, tail, size = secret[:PART], secret[-PART:], len(secret)
     if head in text:
         parts: list[AnyStr] = []

@@ -28,14 +28,21 @@ def write(*parts: str, err: bool = False, nl: bool = True, lines: bool = False, 
         data: in a pipe it stays as it is; on a terminal it may have several lines.
     """
     stream = sys.stderr if err else sys.stdout
-    if data and not stream.isatty():
+    piped = data and not stream.isatty()
+    if piped:
         text = "".join(parts)
     else:
         safe = printable_lines if lines or data else printable
         text = "".join(part if isinstance(part, Styled) else safe(part) for part in parts)
+    # By itself click takes colours out of what goes into a pipe: of our own, but not out of data.
     # Half a surrogate pair may come out of a file name; a stream that cannot encode it would end the command.
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding, "replace"), err=err, nl=nl)
+    click.echo(
+        text.encode(encoding, "backslashreplace").decode(encoding, "replace"),
+        err=err,
+        nl=nl,
+        color=piped or None,
+    )
 
 
 class Styled(str):

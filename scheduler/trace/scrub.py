@@ -12,9 +12,12 @@ from attrs import define, field
 
 from pool.auth import Secret
 from pool.redaction import HIDDEN as WORD
-from pool.redaction import Secrets, known_taken_out
+from pool.redaction import Secrets, known_taken_out, redacted_json
+from pool.wire.codec import from_json, to_json
 
 HIDDEN = WORD.encode()
+ESCAPES = (b"u00", b"%", b"&")  # what stands in a key every letter of which is written as an escape
+SOUGHT = 64 * 1024  # bytes of a line that is looked through for those
 REMEMBERED = 64  # secrets, beyond those of pools that are open
 _KEY = re.compile(rb"[A-Za-z0-9_\-]{8,}")
 _BEARER = re.compile(rb"\s*[A-Za-z0-9._~+/\-]{8,}=*")
@@ -46,7 +49,7 @@ class Scrubber:
 
     def __call__(self, text: bytes) -> bytes:
         """Return the text without any."""
-        text = known_taken_out(text)
+        text = _without_escapes(known_taken_out(text))
         for start, rest in _LOOKS:
             at = text.find(start)
             while at >= 0:
@@ -57,3 +60,15 @@ class Scrubber:
                     text = text[:at] + HIDDEN + text[end.end() :]
                     at = text.find(start, at + len(HIDDEN))
         return text
+
+
+def _without_escapes(line: bytes) -> bytes:
+    """Return a line without keys that are written in escapes."""
+    if len(line) > SOUGHT or not any(sign in line for sign in ESCAPES):
+        return line
+    try:
+        value = from_json(line)
+    except (ValueError, RecursionError):
+        return line
+    clean = redacted_json(value)
+    return line if clean is value else to_json(clean)

@@ -130,7 +130,7 @@ def details(record: Record) -> str:
 
 
 def _one_line(value: Any) -> str:
-    return _cut(" ".join(str(value).split()), 400)
+    return printable(" ".join(str(value).split()), 400)
 
 
 def record_json(record: Record) -> dict[str, Any]:
@@ -178,12 +178,12 @@ def step_lines(step: Mapping[str, Any]) -> Iterator[str]:
         case "turn":
             for item in step["output"]:
                 if item.get("type") == "function_call":
-                    yield _cut(f"> {item['name']}({_one_line(item.get('arguments', ''))})", 200)
+                    yield _cut(f"> {printable(item['name'])}({_one_line(item.get('arguments', ''))})", 200)
         case "results":
             for result in step["results"]:
                 mark = "!" if result["failed"] else "<"
                 yield f"{mark} {_cut(_one_line(result['output']), 198)}"
         case "begun":
-            yield f". call {step['call_id']} begins, and must not run twice"
+            yield f". call {printable(step['call_id'])} begins, and must not run twice"
         case "allowed":
             yield ". a person has allowed the call again"
