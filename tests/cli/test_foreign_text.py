@@ -135,12 +135,12 @@ def test_what_is_said_while_a_job_is_followed(terminal: Terminal) -> None:
 
 def record() -> Record:
     return Record(
-        job=Job(id="a", input=ODD)  # its names are checked when it is made,
+        job=Job(id="a", input=ODD),  # its names are checked when it is made
         state=State.DEAD,
         enqueued_at=0.0,
         due_at=0.0,
         worker=ODD,
-        cause=Cause(type=ODD, message=ODD, code=ODD, worker="w", at=0.0),
+        cause=Cause(type=ODD, message=ODD, code=ODD),
     )
 
 
@@ -255,7 +255,8 @@ def test_a_frame_shows_no_key_and_no_sequence() -> None:
 
 
 def test_what_an_exporter_complains_of() -> None:
-    secrets, lines = Secrets(), []
+    lines: list[str] = []
+    secrets = Secrets()
     secrets.keep(KEY)
     record = logging.LogRecord("opentelemetry", logging.ERROR, "", 0, "Failed: %s", (f"{KEY} {ODD}",), None)
     _Once(lines.append).emit(record)
@@ -304,7 +305,8 @@ def test_a_queues_password_is_in_use() -> None:
 
     address = read_address("redis://me:the-password-of-redis@127.0.0.1:1/0")
     link = Link(address, None, None)  # type: ignore[arg-type]
-    assert "the-password" not in str(link._judged(_Lost(), _said("WRONGPASS the-password-of-redis \x1b[2J")))
+    lost: Any = _Lost()
+    assert "the-password" not in str(link._judged(lost, _said("WRONGPASS the-password-of-redis \x1b[2J")))
     assert redacted("the-password-of-redis") == "[hidden]"
 
 
