@@ -18,6 +18,7 @@ from pool.errors import (
 from pool.exchange import Exchange
 from pool.http import HttpClient, open_http
 from pool.lease import Lease
+from pool.logs import make_safe
 from pool.placement import Ladder, Placement
 from pool.pool import Pool, open_pool
 from pool.prospects import Prospects
@@ -64,3 +65,5 @@ __all__ = [
     "open_http",
     "open_pool",
 ]
+
+make_safe()

@@ -10,10 +10,14 @@ import trio
 from attrs import define, field
 
 from pool.errors import ConnectionLost, RemoteProtocolError
+from pool.redaction import redacted
+from pool.retry_after import is_date
 from pool.wire.codec import from_json
 
 ANSWER_LIMIT = 64 * 1024 * 1024  # bytes of an answer that is not streamed
-KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id"})  # headers of a refusal that are passed on
+MOST_OF_A_REFUSAL = 256 * 1024  # bytes of the body of a refusal; what comes after them is not read
+# Headers of a refusal that are passed on; `date` beside them, where one says when to try again
+KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
 LOST = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException)
 
 
@@ -71,6 +75,13 @@ class Answer:
             parts.append(part)
         return b"".join(parts)
 
+    async def complaint(self) -> bytes:
+        """Wait for the body of a refusal, no more of it than anybody reads. Raises `ConnectionLost`."""
+        body = bytearray()
+        while len(body) < MOST_OF_A_REFUSAL and (part := await self.chunk()):
+            body += part
+        return bytes(body[:MOST_OF_A_REFUSAL])
+
 
 def refusal(status: int, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
     """Return the `error` event that a socket would have carried for this answer."""
@@ -80,7 +91,10 @@ def refusal(status: int, body: bytes, headers: dict[str, str]) -> dict[str, Any]
         value = None
     error = value.get("error") if isinstance(value, dict) else None
     if not isinstance(error, dict):
-        text = body[:300].decode("utf-8", "replace").strip()
+        # First the keys, then the cut: half a key would not be found.
+        text = redacted(body.decode("utf-8", "replace"))[:300].strip()
         error = {"message": f"HTTP {status}: {text or 'no reason given'}"}
     kept = {name: value for name, value in headers.items() if name in KEPT}
+    if "date" in headers and is_date(kept.get("retry-after", "")):
+        kept["date"] = headers["date"]
     return {"type": "error", "status": status, "error": error, "headers": kept}

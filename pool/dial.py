@@ -8,6 +8,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -22,11 +23,13 @@ from pool.auth import Secret
 from pool.errors import DialFailed, SettingsError
 from pool.line import HandshakeLost, Line
 from pool.pauses import Pauses
-from pool.retry_after import seconds
+from pool.redaction import GIVEN, Secrets, redacted
+from pool.retry_after import retry_after
 from pool.settings import Endpoint, PoolSettings, without_query
 from pool.tap import hide
 from pool.transport import READ_SIZE, Transport
 
+MOST_OF_A_REFUSAL = 64 * 1024  # bytes that are looked at
 QUEUE = 64  # messages; our reader never lets it fill for long
 PARTING = 0.1  # s for a close frame to leave when nobody reads the answer
 HOPELESS = frozenset({400, 401, 404, 405, 410, 426})  # trying the same upgrade again cannot help
@@ -146,8 +149,16 @@ class Dialer:
     settings: PoolSettings
     transport: Callable[[], Awaitable[trio.abc.Stream]] = field()
     _pauses: Pauses = field(factory=Pauses, init=False, repr=False)
+    _keys: Secrets = field(
+        factory=Secrets, init=False, repr=False
+    )  # the last ones: they may change with each dial
+    _given: Secrets = field(factory=lambda: Secrets(limit=GIVEN), init=False, repr=False)  # with the endpoint
     _key: Secret | None = field(default=None, init=False, repr=False)
     _said: list[tuple[bytes, bytes]] = field(factory=list, init=False, repr=False)  # headers, with that key
+
+    def __attrs_post_init__(self) -> None:
+        self._given.keep_url(self.endpoint.url)
+        self._given.keep_headers(self.endpoint.headers)
 
     @transport.default
     def _over_tcp(self) -> Transport:
@@ -242,6 +253,7 @@ class Dialer:
             # With a cause it is the user's own key function that raised: it may work the next time.
             raise DialFailed(f"no key for {self._where}: {error}", hopeless=error.__cause__ is None) from None
         hide(key)
+        self._keys.keep(None if key is None else key.reveal())
         if key != self._key or not self._said:
             headers = dict(self.endpoint.headers)
             if key is not None and "authorization" not in given:
@@ -254,8 +266,12 @@ class Dialer:
 
     def _refused(self, rejected: trio_websocket.ConnectionRejected) -> DialFailed:
         status = rejected.status_code
-        headers = {bytes(name).lower(): bytes(value) for name, value in rejected.headers or ()}
-        body = (rejected.body or b"")[:300].decode("utf-8", "replace").strip()
+        headers = {
+            bytes(name).decode("latin-1").lower(): bytes(value).decode("latin-1")
+            for name, value in rejected.headers or ()
+        }
+        # First the keys, then the cut: half a key would not be found.
+        body = redacted((rejected.body or b"")[:MOST_OF_A_REFUSAL].decode("utf-8", "replace"))[:300].strip()
         remedy = {
             401: "; check the key",
             403: "; the key may lack access, or too many connections were dialled too fast",
@@ -269,7 +285,7 @@ class Dialer:
         return DialFailed(
             message,
             status=status,
-            retry_after=seconds(headers.get(b"retry-after", b"").decode("latin-1")),
+            retry_after=retry_after(headers, time.time()),
             hopeless=status in HOPELESS,
         )
 

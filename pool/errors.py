@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pool.printable import printable
+from pool.redaction import redacted, redacted_json
+
+LONGEST = 2000  # characters of a message
+
+
+def shown(message: str) -> str:
+    """Return the message of an error as it may be shown: a line without the keys in use, whoever said it."""
+    return printable(redacted(message), LONGEST)
+
 
 class PoolError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose. Its message may hold a server's words: see `shown`."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message))
 
 
 class SettingsError(PoolError, ValueError):
@@ -73,7 +86,8 @@ class ConnectionLost(PoolError):
         code: int | None = None,
         reason: str | None = None,
     ) -> None:
-        self.sent, self.started, self.code, self.reason = sent, started, code, reason
+        self.sent, self.started, self.code = sent, started, code
+        self.reason = None if reason is None else shown(reason)
         super().__init__(message)
 
 
@@ -113,9 +127,12 @@ class ResponseFailed(PoolError):
         response_id: str | None = None,
         payload: Mapping[str, Any] | None = None,
     ) -> None:
-        self.message, self.code, self.kind, self.status, self.param = message, code, kind, status, param
+        self.message, self.status = redacted(message), status
+        self.code, self.kind, self.param = (
+            None if one is None else redacted(one) for one in (code, kind, param)
+        )
         self.started, self.retry_after, self.response_id = started, retry_after, response_id
-        self.payload: Mapping[str, Any] = payload or {}
+        self.payload: Mapping[str, Any] = redacted_json(payload or {})
         label = " ".join(str(part) for part in (status, code or kind) if part)
         super().__init__(f"{label}: {message}" if label else message)
 

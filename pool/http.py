@@ -29,6 +29,7 @@ from pool.answer import LOST, Answer, refusal
 from pool.errors import DialFailed, LocalProtocolError, SettingsError
 from pool.http_exchange import NAME, HttpExchange
 from pool.network import Network
+from pool.redaction import GIVEN, Secrets
 from pool.settings import Endpoint, PoolSettings
 from pool.stats.recorder import HttpRecorder
 from pool.stats.snapshot import HttpStats
@@ -80,6 +81,8 @@ class HttpClient:
     _under_way: set[Answer] = field(repr=False)  # to requests that are not over
     tap: Tap | None = field(repr=False)  # somebody who watches
     serial: Iterator[int] = field(repr=False)  # of the turns that are watched
+    _keys: Secrets = field(repr=False)  # the last ones: they may change with each request
+    _given: Secrets = field(repr=False)  # with the endpoint
 
     def __init__(
         self,
@@ -91,6 +94,9 @@ class HttpClient:
         self.endpoint, self.settings = endpoint, settings
         self.recorder, self._under_way = HttpRecorder(), set()
         self.tap, self.serial = None, itertools.count(1)
+        self._keys, self._given = Secrets(), Secrets(limit=GIVEN)
+        self._given.keep_url(endpoint.http_url)
+        self._given.keep_headers(endpoint.headers)
         parts = urlsplit(endpoint.http_url or "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError("http_url", endpoint.http_url, "must look like https://host/v1")
@@ -141,7 +147,8 @@ class HttpClient:
         answer = self.answer()
         async with contextlib.AsyncExitStack() as stack:
             await self.begin(stack, answer, path, body, accept="application/json")
-            return answer.status, await answer.whole(), answer.headers
+            content = await (answer.whole() if answer.status < 400 else answer.complaint())
+            return answer.status, content, answer.headers
 
     def answer(self) -> Answer:
         """Return what will be told of one request, and hold what comes back."""
@@ -201,6 +208,7 @@ class HttpClient:
         if timeout.cancelled_caught:
             raise DialFailed(f"no key for {where} within {self.settings.dial_timeout:g} s")
         hide(key)
+        self._keys.keep(None if key is None else key.reveal())
         headers = {} if key is None else {"authorization": f"Bearer {key.reveal()}"}
         return headers | {name.lower(): value for name, value in self.endpoint.headers.items()}
 
@@ -256,7 +264,7 @@ class Line:
         await client.begin(self._stack, answer, "/responses", body, accept="text/event-stream")
         self.exchange = HttpExchange(answer, client.settings.max_message, began, len(body), name, tap)
         if answer.status != 200:
-            self.exchange.refuse(refusal(answer.status, await answer.whole(), answer.headers))
+            self.exchange.refuse(refusal(answer.status, await answer.complaint(), answer.headers))
         elif not answer.headers.get("content-type", "").startswith("text/event-stream"):
             kind = answer.headers.get("content-type") or "no content type"
             raise answer.nonsense(f"asked for events over HTTP, was given {kind}")

@@ -4,8 +4,8 @@ Theory of operation
     Dials take tokens, refilled at `rate` up to `burst`. A refusal that says "too many" (403 or 429 at the
     upgrade) halves the rate and empties the bucket; every success raises the rate by a tenth of its base again.
     Any failure holds the next dial back, twice as long each time in a row, at most `LONGEST` seconds, or as long
-    as the server said. So does a connection that opens and is closed before anything was asked of it: some
-    servers refuse that way. The hold is jittered, so that a fleet of processes does not come back in step.
+    as the server said (at most `ASKED`). So does a connection that opens and is closed before anything was asked of
+    it: some servers refuse that way. The hold is jittered, so that a fleet of processes does not come back in step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import random
 from attrs import define, field
 
 SHORTEST, LONGEST = 0.25, 30.0  # s, the hold after one failure, and after many
+ASKED = 300.0  # s, the longest hold that a server can ask for; then one dial sees whether it is still so
 TOO_MANY = frozenset({403, 429})
 FLOOR = 1 / 64  # of the base rate
 
@@ -72,7 +73,8 @@ class Pacer:
             self.rate = max(self.rate / 2, self.base * FLOOR)
             self._tokens = min(self._tokens, 0.0)
         hold = min(SHORTEST * 2 ** min(self.failures - 1, 10), LONGEST) * self.rng.uniform(0.75, 1.25)
-        self._held_until = max(self._held_until, now + (hold if retry_after is None else retry_after))
+        asked = hold if retry_after is None else min(retry_after, ASKED)
+        self._held_until = max(self._held_until, now + asked)
 
     def flapped(self, now: float) -> None:
         """A connection opened, and the server closed it before anything was asked of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+import time
 import urllib.request
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +15,8 @@ import trio
 from attrs import define, field
 
 from pool.errors import DialFailed
+from pool.redaction import Secrets
+from pool.retry_after import retry_after
 from pool.settings import without_query
 
 READ_SIZE = 64 * 1024
@@ -32,6 +35,7 @@ class Transport:
     _context: ssl.SSLContext | None = field(default=None, init=False)
     _proxy: str | None = field(default=None, init=False, repr=False)
     _looked: bool = field(default=False, init=False)  # which proxy it is
+    _secrets: Secrets = field(factory=Secrets, init=False, repr=False)  # the proxy's credentials
 
     async def __call__(self) -> trio.abc.Stream:
         """Connect.
@@ -44,6 +48,7 @@ class Transport:
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         if self.use_proxy and not self._looked:
             self._proxy, self._looked = proxy_for(host, port, secure=secure), True
+            self._secrets.keep_url(self._proxy)
         if self._proxy is None:
             stream: trio.abc.Stream = await _connect(host, port, without_query(self.url))
         else:
@@ -149,7 +154,10 @@ async def _through_proxy(proxy: str, host: str, port: int) -> trio.abc.Stream:
                 raise DialFailed(f"the proxy {proxy_host} closed the connection")
         if not 200 <= event.status_code < 300:
             message = f"the proxy {proxy_host} answered HTTP {event.status_code} to CONNECT {target}"
-            raise DialFailed(message, hopeless=event.status_code == 407)
+            said = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+            raise DialFailed(
+                message, retry_after=retry_after(said, time.time()), hopeless=event.status_code == 407
+            )
     except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
         await trio.aclose_forcefully(stream)
         raise DialFailed(f"the proxy {proxy_host} does not speak HTTP: {error}") from None

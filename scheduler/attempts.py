@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -213,7 +214,7 @@ class Attempts:
                 finished = await exchange.result()
             finally:
                 self.steers.idle()
-        failure = failure_of(finished)
+        failure = failure_of(finished, time.time())
         if failure is not None:
             raise failure
         usage = usage_of(finished.response)

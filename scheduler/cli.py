@@ -106,7 +106,9 @@ def invoke(args: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        click.echo(f"warmline: error: {_one_line(error)}", err=True)
+        from scheduler.commands.output import write
+
+        write(f"warmline: error: {_one_line(error)}", err=True)
         return error.exit_code
     except (Exception, BaseExceptionGroup, KeyboardInterrupt, SystemExit) as error:
         from scheduler.commands.failures import explain

@@ -10,6 +10,7 @@ Theory of operation
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +97,7 @@ async def _ask(http: HttpClient, body: bytes) -> dict[str, Any]:
     if status != 200:
         event = event_of(refusal(status, content, headers))
         assert isinstance(event, ErrorEvent)
-        failure = failure_of(Finished(status="refused", response_id=None, error=event))
+        failure = failure_of(Finished(status="refused", response_id=None, error=event), time.time())
         assert failure is not None
         raise failure
     try:

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from pool.errors import shown
+
 if TYPE_CHECKING:
     from scheduler.fleet.results import TaskResult
 
 
 class SchedulerError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose. Its message may hold a server's words, made safe to show."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message))
 
 
 class ConversationBusy(SchedulerError):

@@ -20,6 +20,7 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+import time
 
 import trio
 from attrs import define, field
@@ -126,7 +127,7 @@ class Migration(Mover):
                 self._reading = True
                 exchange = await lease.send(ResponseCreate(input=chain.asked, generate=False, fields=fields))
                 finished = await exchange.result()
-                failure = failure_of(finished)
+                failure = failure_of(finished, time.time())
                 if failure is not None:
                     pool.let_go(hold)
                     raise failure

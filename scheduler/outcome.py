@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pool.errors import RemoteProtocolError, ResponseFailed
-from pool.retry_after import seconds
+from pool.retry_after import retry_after
 from pool.wire.cycle import Finished
 from pool.wire.events import ErrorEvent
 from scheduler.turns import FunctionCall, Usage
 
 
-def failure_of(finished: Finished) -> ResponseFailed | None:
-    """Return the error that a response ended in, or None when it completed (or is incomplete)."""
+def failure_of(finished: Finished, now: float | None = None) -> ResponseFailed | None:
+    """Return the error that a response ended in, or None when it completed (or is incomplete).
+
+    `now`, in seconds since 1970, is for a server that says until when to wait, and not what time it is.
+    """
     if finished.error is not None:
-        return _refused(finished.error, finished.response_id)
+        return _refused(finished.error, finished.response_id, now)
     if finished.status in ("completed", "incomplete"):
         return None
     error = _object(finished.response.get("error"))
@@ -30,9 +33,8 @@ def failure_of(finished: Finished) -> ResponseFailed | None:
     )
 
 
-def _refused(event: ErrorEvent, response_id: str | None) -> ResponseFailed:
+def _refused(event: ErrorEvent, response_id: str | None, now: float | None) -> ResponseFailed:
     headers = {name.lower(): value for name, value in event.headers.items()}
-    milliseconds = seconds(str(headers.get("retry-after-ms", "")))
     return ResponseFailed(
         event.message,
         code=event.code,
@@ -40,9 +42,7 @@ def _refused(event: ErrorEvent, response_id: str | None) -> ResponseFailed:
         status=event.status,
         param=event.param,
         started=response_id is not None,
-        retry_after=milliseconds / 1000
-        if milliseconds is not None
-        else seconds(str(headers.get("retry-after", ""))),
+        retry_after=retry_after(headers, now),
         response_id=response_id,
         payload=event.payload,
     )

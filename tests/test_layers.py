@@ -19,7 +19,7 @@ PURE = [
         Path(f"pool/{name}.py")
         for name in ("slots", "ledger", "placement", "serving", "pacing", "roster", "breaker")
     ),
-    *(Path(f"pool/{name}.py") for name in ("errors", "settings", "retry_after")),
+    *(Path(f"pool/{name}.py") for name in ("errors", "settings", "retry_after", "printable", "redaction")),
     *(Path(f"pool/stats/{name}.py") for name in ("buckets", "encoding", "distribution", "rules", "snapshot")),
     Path("pool/stats/view.py"),
     Path("scheduler/admission/view.py"),
@@ -92,8 +92,8 @@ def test_the_arrows_run_one_way(path: Path) -> None:
             emulator = path.parts[1] == "emulator"
             assert emulator or not within(module, "pool.emulator"), f"{path}: the pool needs no emulator"
         if path.parts[:2] == ("pool", "wire") and within(module, "pool"):
-            allowed = within(module, "pool.wire") or module == "pool.errors"
-            assert allowed, f"{path} imports {module}: the wire knows only itself and the errors"
+            allowed = within(module, "pool.wire") or module in ("pool.errors", "pool.redaction")
+            assert allowed, f"{path} imports {module}: the wire knows only itself, the errors and the secrets"
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from attrs import asdict, fields, frozen
 
+from pool.redaction import redacted
 from pool.stats.distribution import Distribution
 from pool.stats.rules import Rule, counter, distribution, gauge, note, part, rule_of
 
@@ -114,12 +115,17 @@ def _series(snapshot: Snapshot, path: tuple[str, ...], labels: Mapping[str, str]
         value = getattr(snapshot, attribute.name)
         each = [(labels, value)]
         if rule.by is not None:
-            each = [({**labels, rule.by: key}, one) for key, one in value.items()]
+            # Some are a client's or a server's words: the name of a model, the code of an error.
+            each = [({**labels, rule.by: _label(key)}, one) for key, one in value.items()]
         for labelled, one in each:
             if rule.kind == "part":
                 yield from _series(one, here, labelled)
             else:
                 yield Series(path=here, labels=labelled, rule=rule, value=one)
+
+
+def _label(key: Any) -> Any:
+    return redacted(key) if isinstance(key, str) else key
 
 
 @frozen(kw_only=True)

@@ -25,6 +25,7 @@ import msgspec
 from cattrs.gen import make_dict_structure_fn, override
 
 from pool.errors import LocalProtocolError, RemoteProtocolError
+from pool.redaction import redacted, redacted_json
 from pool.wire.events import (
     NOTHING,
     STARTED,
@@ -219,6 +220,8 @@ def event_of_peek(found: Peek, text: str) -> ServerEvent:
     if kind in STARTED:
         return ResponseStarted(type=kind, stream_id=found.stream_id, text=text, response_id=shell.id)
     if kind in TERMINAL:
+        if kind == FAILED or shell.error or shell.status == "failed":
+            return event_of(parse(text), text)  # it is looked through
         return ResponseEnded(
             type=kind,
             stream_id=found.stream_id,
@@ -238,6 +241,8 @@ def event_of(payload: dict[str, Any], text: str = "") -> ServerEvent:
     """
     kind = payload["type"]
     structure = _STRUCTURE.get(kind)
+    if kind in _EXCUSES or (kind in TERMINAL and _failed(payload)):
+        payload, text = _without_secrets(payload, text)
     if structure is None:
         lane = payload.get("stream_id")
         return ServerEvent(
@@ -247,6 +252,26 @@ def event_of(payload: dict[str, Any], text: str = "") -> ServerEvent:
         return structure(payload, text)
     except (KeyError, TypeError, ValueError, AttributeError, cattrs.BaseValidationError) as error:
         raise RemoteProtocolError(f"malformed {kind} event ({type(error).__name__}: {error})") from None
+
+
+FAILED = "response.failed"
+# What holds the server's own words about a request, rather than what a model has said
+_EXCUSES = STEER | {"error", FAILED}
+
+
+def _failed(payload: dict[str, Any]) -> bool:
+    response = payload.get("response")
+    return type(response) is dict and bool(response.get("error") or response.get("status") == "failed")
+
+
+def _without_secrets(payload: dict[str, Any], text: str) -> tuple[dict[str, Any], str]:
+    """Return an event without the keys in use, which a server may repeat when it complains about one."""
+    if (
+        text and redacted(text) == text
+    ):  # hardly ever is there one, and this is much faster than a look at each value
+        return payload, text
+    clean = redacted_json(payload)
+    return (payload, text) if clean is payload else (clean, to_json(clean).decode() if text else "")
 
 
 def decode(text: str | bytes) -> ServerEvent:

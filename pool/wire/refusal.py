@@ -29,7 +29,10 @@ class Refused(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """HTTP headers that belong to the refusal."""
-        return {} if self.retry_after is None else {"retry-after": f"{self.retry_after:g}"}
+        if self.retry_after is None:
+            return {}
+        # Never with an exponent, which no client reads
+        return {"retry-after": f"{self.retry_after:.3f}".rstrip("0").rstrip(".")}
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body of the HTTP answer."""

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pool.printable import printable
+
 GAP, NARROW_GAP = 2, 1  # characters between columns
 LEAST_OF_AN_ID = 16  # characters
 IDS = frozenset({"response"})  # long and typed by nobody: the beginning tells them apart
@@ -45,7 +47,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], gap: int) -> T
     for index, name in enumerate(columns):
         number = all(isinstance(row[index], int | float | None) for row in rows)
         table.add_column(
-            Text(name),
+            Text(printable(name)),
             justify="right" if number else "left",
             no_wrap=number,
             overflow="ellipsis" if name in IDS else "fold",
@@ -63,4 +65,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     # Some of it is a client's, the name of a model for instance: it is not to move the operator's cursor.
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value))
+    return printable(str(value))

@@ -56,6 +56,7 @@ def ctl(
         if name is None:
             raise click.UsageError("`key` needs a name: warmline ctl key NAME")
         show_new_key(context, context.command.params[1], name)
+    from pool.redaction import PROCESS
     from scheduler.gateway.admin import VERBS
     from scheduler.gateway.operator import NotRunning, ask, found_path, where_of
     from scheduler.gateway.tables import SHOWN
@@ -65,6 +66,7 @@ def ctl(
     if verb == "show" and name not in SHOWN:
         raise click.UsageError(f"show what? There is {', '.join(SHOWN)}")
     request = {"verb": verb, "name": name, "token": token}
+    PROCESS.keep(token)
     try:
         answer = ask(where_of(admin if admin is not None else found_path()), request)
     except NotRunning as error:
@@ -76,24 +78,27 @@ def ctl(
 
 def show(answer: dict[str, Any], *, as_json: bool) -> None:
     """Print an answer."""
+    from scheduler.commands.output import write
+
     if as_json:
         from pool.wire.codec import to_json
 
         if "rows" in answer:
             answer = {"rows": [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]}
-        click.echo(to_json(answer))
+        write(to_json(answer).decode(), data=True)
     elif "rows" in answer:
         _table(answer["columns"], answer["rows"])
     else:
-        click.echo(answer["said"])
+        write(answer["said"])
 
 
 def _table(columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table, as wide as the terminal; into a pipe nothing is cut or folded."""
     from scheduler.commands.columns import lines_of
+    from scheduler.commands.output import write
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines_of(columns, rows, width):
-        click.echo(line)
+        write(line)
     if not rows:
-        click.echo("(none)", err=True)
+        write("(none)", err=True)

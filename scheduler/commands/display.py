@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 import trio
 
+from pool.printable import printable
 from scheduler.fleet.progress import Progress
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Quiet:
     def say(self, line: str) -> None:
         """Write the line."""
         with suppress(OSError, ValueError):
-            print(f"{self._prefix}{line}", file=self._stream, flush=True)
+            print(f"{self._prefix}{printable(line)}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing."""
@@ -107,7 +108,7 @@ class Bar:
                 self._task,
                 total=progress.total,
                 completed=progress.ended,
-                facts=progress.note or progress.facts(),
+                facts=printable(progress.note or progress.facts()),
                 eta=progress.eta,
             )
             self._rich.refresh()
@@ -115,7 +116,7 @@ class Bar:
     def say(self, line: str) -> None:
         """Write the line above the bar."""
         with suppress(OSError, ValueError):
-            self._console.print(f"{PREFIX}{line}", markup=False, soft_wrap=True)
+            self._console.print(f"{PREFIX}{printable(line)}", markup=False, emoji=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""

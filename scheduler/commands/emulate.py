@@ -14,6 +14,7 @@ from pool.emulator.playback import Schedule
 from pool.errors import SettingsError
 from pool.settings import Lanes
 from scheduler.commands.certificates import tls_context
+from scheduler.commands.output import write
 
 _LANES = {"single": Lanes.single, "multi": Lanes.multi}
 
@@ -128,6 +129,6 @@ def _address(listen: str) -> tuple[str, int]:
 async def _serve(settings: EmulatorSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with serve_emulator(settings, host=host, port=port, tls=tls) as running:
-            click.echo(f"warmline emulator ready at {running.url} ({running.socket_url})")
+            write(f"warmline emulator ready at {running.url} ({running.socket_url})")
             async for _ in signals:
                 return

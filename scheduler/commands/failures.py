@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 import click
 
 from pool.errors import DialFailed, PoolError, SettingsError
+from scheduler.commands.output import write, write_traceback
 from scheduler.errors import AgentNotFound, FleetHalted, OutputFileError, SchedulerError, TaskError
 from scheduler.fleet.verdict import principal
 from scheduler.telemetry.errors import TelemetryError
@@ -32,11 +32,11 @@ def explain(error: BaseException, *, debug: bool, usage: int = USAGE) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED  # as click does when it notices first
     if isinstance(cause, KeyboardInterrupt | click.Abort):
-        click.echo("warmline: interrupted", err=True)
+        write("warmline: interrupted", err=True)
         return INTERRUPTED
     if debug:
-        traceback.print_exception(error)
-    click.echo(f"warmline: error: {describe(cause)}", err=True)
+        write_traceback(error)
+    write(f"warmline: error: {describe(cause)}", err=True)
     mended = AgentNotFound | TaskError | SettingsError | OutputFileError | TelemetryError | QueueRefused
     return usage if isinstance(cause, mended) else FAILED
 

@@ -17,6 +17,7 @@ from attrs import define, field
 
 from pool.auth import Secret
 from pool.errors import SettingsError
+from pool.redaction import PROCESS
 from scheduler.gateway.admin import Admin, serve_admin
 from scheduler.gateway.config import Config
 from scheduler.gateway.listening import default_admin_path
@@ -83,6 +84,7 @@ class Operating:
         if where is None:
             yield
             return
+        PROCESS.keep(self.admin_token)
         admin = Admin(
             running,
             settings=[(name, shown(value), source) for name, value, source in self.settings],

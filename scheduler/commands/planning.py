@@ -8,8 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import click
-
 from pool.errors import PoolError
 from pool.wire.codec import to_json
 from scheduler.capacity.asking import QUANTITIES, Asked, question_of
@@ -19,6 +17,7 @@ from scheduler.capacity.text import describe
 from scheduler.capacity.whatif import what_ifs
 from scheduler.commands.failures import USAGE
 from scheduler.commands.failures import describe as said
+from scheduler.commands.output import write
 from scheduler.errors import SchedulerError
 
 EVERY = 0.2  # s, between two updates of the progress
@@ -35,27 +34,27 @@ def execute(options: dict[str, Any], *, debug: bool) -> int:
         **options,
     )
     try:
-        write = None
+        report_to = None
         if report is not None or png is not None:
             from scheduler.capacity.report import prepare
 
-            write = prepare(report, png)  # what is missing is said before the work, not after it
+            report_to = prepare(report, png)  # what is missing is said before the work, not after it
         question = question_of(asked)
         with Progress(quiet) as progress:
             found = plan_for(question, on_trial=progress.step)
             others = what_ifs(found, on_trial=progress.step) if with_what_ifs else ()
-        if write is not None:
-            for path in write(found, others):
-                click.echo(f"warmline: wrote {path}", err=True)
+        if report_to is not None:
+            for path in report_to(found, others):
+                write(f"warmline: wrote {path}", err=True)
     except (SchedulerError, PoolError, OSError) as error:
         if debug:
             raise
-        click.echo(f"warmline: error: {said(error)}", err=True)
+        write(f"warmline: error: {said(error)}", err=True)
         return USAGE
     if as_json:
-        click.echo(to_json(facts(found, others)))
+        write(to_json(facts(found, others)).decode(), data=True)
     else:
-        click.echo(describe(found, others))
+        write(describe(found, others), lines=True)
     return 0
 
 
@@ -76,9 +75,11 @@ class Progress:
         if self._shown and self._clock() >= self._next:
             self._next = self._clock() + EVERY
             with suppress(OSError, ValueError):
-                click.echo(f"\rwarmline: {self._count} simulations ...", err=True, nl=False)
+                sys.stderr.write(f"\rwarmline: {self._count} simulations ...")
+                sys.stderr.flush()
 
     def __exit__(self, *_: object) -> None:
         if self._shown and self._count:
             with suppress(OSError, ValueError):
-                click.echo("\r" + " " * 40 + "\r", err=True, nl=False)
+                sys.stderr.write("\r" + " " * 40 + "\r")
+                sys.stderr.flush()

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import click
 import trio
 from attrs import evolve
 
@@ -21,6 +20,7 @@ from scheduler.commands.endpoints import EndpointChoice
 from scheduler.commands.failures import FAILED, explain
 from scheduler.commands.loading import load_agent
 from scheduler.commands.notices import logging_to
+from scheduler.commands.output import write
 from scheduler.errors import OutputFileError
 from scheduler.fleet.journal import Journal, Mode
 from scheduler.fleet.launch import Landed
@@ -116,9 +116,9 @@ def conclude(landed: Landed, *, as_json: bool, debug: bool) -> int:
     report = landed.report
     some = report.turns or report.runs.total > report.runs.not_started
     if as_json:
-        click.echo(to_json(report.to_json()).decode())
+        write(to_json(report.to_json()).decode(), data=True)
     elif some:
-        click.echo(report.to_text())
+        write(report.to_text(), lines=True)
     if landed.fault is not None:
         return explain(landed.fault, debug=debug, usage=FAILED)
     if report.ok:

@@ -24,6 +24,7 @@ from scheduler.commands.embedded import EmbeddedSettings, embedded_emulator
 from scheduler.commands.endpoints import EndpointChoice
 from scheduler.commands.notices import logging_to
 from scheduler.commands.operating import Operating
+from scheduler.commands.output import write
 from scheduler.commands.stopping import SIGNALS, end_process
 from scheduler.fleet.report import plural
 from scheduler.gateway.admin import LINGER
@@ -205,17 +206,17 @@ def gateway_of(plan: Plan, endpoint: Endpoint, spool: Spool | None = None) -> Ga
 
 def greet(endpoint: Endpoint, running: RunningGateway, policy: Policy) -> None:
     """Say where clients find the gateway, and how."""
-    click.echo(f"warmline gateway to {endpoint.name} ready at {running.url} ({running.socket_url})")
+    write(f"warmline gateway to {endpoint.name} ready at {running.url} ({running.socket_url})")
     key = {
         "forward": "each client's own key travels upstream",
         "virtual": "clients need a key of the gateway's (--new-key NAME makes one)",
         "open": "clients need no key, but SDKs ask for one: OPENAI_API_KEY=any",
     }[policy]
-    click.echo(f"point clients at it: OPENAI_BASE_URL={running.url}   ({key})")
+    write(f"point clients at it: OPENAI_BASE_URL={running.url}   ({key})")
     host = running.listeners[0].socket.getsockname()[0]
     if not running.tls and not is_loopback(host):
         remedy = "--tls-cert and --tls-key, or a proxy with TLS in front, keep them secret"
-        click.echo(f"note: whoever is on the way to {host} can read keys and contents: {remedy}", err=True)
+        write(f"note: whoever is on the way to {host} can read keys and contents: {remedy}", err=True)
 
 
 async def until_stopped(signals: AsyncIterator[int], running: RunningGateway, plan: Plan) -> None:

@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 from attrs import field, frozen
 
 from pool.auth import Secret
+from pool.printable import printable_json
+from pool.redaction import PROCESS
 from pool.wire.codec import from_json
 from scheduler.errors import SchedulerError
 
@@ -58,6 +60,7 @@ class DashboardUrl:
             raise BadAddress(f"{shown!r} is no address of a dashboard; {example}")
         asked = parse_qs(parts.query)
         token = asked.get("token", [""])[0]
+        PROCESS.keep(token)
         return cls(
             scheme=parts.scheme,
             host=parts.hostname,
@@ -121,4 +124,5 @@ def _checked(url: DashboardUrl, status: int, said: bytes) -> Frame:
             frame = None
     if not isinstance(frame, Mapping) or "verdict" not in frame or "figures" not in frame:
         raise NoDashboard(f"{url} answers, but is no warmline dashboard (HTTP {status})")
-    return dict(frame)
+    shown: Frame = printable_json(frame)  # whoever answers there
+    return shown

@@ -20,6 +20,8 @@ import trio
 from attrs import define, field
 
 from pool.auth import Secret
+from pool.printable import printable
+from pool.redaction import redacted
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
 from pool.wire.codec import to_json
 from scheduler.dashboard.access import Access, Refusal, Welcome
@@ -27,6 +29,7 @@ from scheduler.dashboard.feed import changes, whole
 from scheduler.dashboard.frame import Frame, connection_of, frame_of
 from scheduler.dashboard.history import STEP, History
 from scheduler.dashboard.look import look_at
+from scheduler.dashboard.shown import shown
 from scheduler.scheduler import Scheduler
 from scheduler.telemetry.address import Address
 
@@ -83,7 +86,7 @@ class _Source:
 
     def look(self, name: str, names: list[str]) -> None:
         """Make the next frame."""
-        frame = frame_of(look_at(self.scheduler), self.history, source=name, sources=names)
+        frame = shown(frame_of(look_at(self.scheduler), self.history, source=name, sources=names))
         self.number += 1
         self.latest = b"" if self.frame is None else _event(self.number, changes(self.frame, frame))
         self.frame = frame
@@ -226,13 +229,14 @@ class Dashboard:
         return name, self._watched.get(name)
 
     async def _json(self, http: HttpConnection, status: int, value: Any) -> None:
-        await http.answer(status, to_json(value), {**HEADERS, "content-type": "application/json"})
+        await http.answer(status, to_json(shown(value)), {**HEADERS, "content-type": "application/json"})
 
     async def _say(
         self, http: HttpConnection, status: int, text: str, headers: Mapping[str, str] | None = None
     ) -> None:
         fields = {**HEADERS, "content-type": "text/plain; charset=utf-8", **(headers or {})}
-        await http.answer(status, f"warmline dashboard: {text}\n".encode() if text else b"", fields)
+        said = f"warmline dashboard: {printable(redacted(text))}\n" if text else ""
+        await http.answer(status, said.encode(), fields)
 
 
 def url_of(address: Address, port: int, token: Secret | None) -> str:

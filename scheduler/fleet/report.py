@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from pool.printable import printable
 from pool.stats import Summary
 from scheduler.fleet.results import TaskResult
 from scheduler.stats import SchedulerStats
@@ -131,7 +132,7 @@ class FleetReport:
     def _lines(self) -> Iterator[str]:
         failed = f", {count(self.runs.failed)} failed" if self.runs.failed else ""
         done = f"{count(self.runs.completed)} completed{failed}"
-        yield f"{plural(self.runs.total, 'run')} on {self.endpoint} in {duration(self.seconds)}: {done}"
+        yield f"{plural(self.runs.total, 'run')} on {printable(self.endpoint)} in {duration(self.seconds)}: {done}"
         yield ""
         if others := self._others():
             yield _row("other runs", others)
@@ -187,7 +188,7 @@ class FleetReport:
 
 
 def _row(label: str, text: str) -> str:
-    return f"  {label:<12} {text}"
+    return f"  {label:<12} {printable(text)}"
 
 
 def _rounded(summary: Summary) -> dict[str, Any]:

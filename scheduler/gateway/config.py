@@ -30,6 +30,7 @@ from pool.private_files import warn_if_shared
 from pool.settings import PoolSettings, without_query
 from pool.wire.codec import to_json
 from scheduler.admission.tenant import Budget
+from scheduler.commands.output import write
 from scheduler.gateway.keys import VirtualKey
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.settings import SchedulerSettings
@@ -70,7 +71,7 @@ def configured(function: F) -> F:
     def command(*args: Any, show_config: bool, **kwargs: Any) -> Any:
         context = click.get_current_context()
         if show_config:
-            click.echo(shown(context), nl=False)
+            write(shown(context), nl=False, lines=True)
             return None
         return function(*args, **kwargs)
 

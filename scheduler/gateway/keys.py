@@ -22,6 +22,7 @@ from attrs.validators import optional
 
 from pool.auth import Secret
 from pool.errors import SettingsError
+from pool.redaction import CLIENTS
 from pool.settings import above, whole
 from pool.wire.refusal import Refused, unauthorized
 from scheduler.admission.tenant import Tenant, check_name
@@ -219,6 +220,7 @@ class KeyRing:
                 found = key
         if found is None:
             raise unauthorized()
+        CLIENTS.keep(given)
         return Caller(
             id=found.digest, name=found.name, tenant=found.tenant, priority=found.priority, key=found
         )

@@ -8,6 +8,7 @@ import click
 
 from pool.errors import SettingsError
 from pool.wire.codec import to_json
+from scheduler.commands.output import write
 from scheduler.gateway.keys import PREFIX, VirtualKey, digest_of
 
 RANDOM = 32  # bytes
@@ -27,9 +28,11 @@ def show_new_key(context: click.Context, _parameter: click.Parameter, name: str 
         key, entry = mint(name)
     except SettingsError as error:
         raise click.UsageError(str(error), context) from None
-    click.echo(key)
+    write(key)
     said = f'[[keys]]\nname = {to_json(entry.name).decode()}\ndigest = "{entry.digest}"'
-    click.echo(
-        f"# The key stands above, this once. Put into the configuration, and reload:\n{said}", err=True
+    write(
+        f"# The key stands above, this once. Put into the configuration, and reload:\n{said}",
+        err=True,
+        lines=True,
     )
     context.exit()

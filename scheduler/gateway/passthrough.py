@@ -19,6 +19,7 @@ from pool.relay import kept, relay
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
 from pool.wire.refusal import Refused
 from scheduler.gateway.access import Fields
+from scheduler.gateway.complaint import clean_fields, clean_refusal
 from scheduler.gateway.front import ClientGone
 from scheduler.gateway.routing import Route
 
@@ -27,14 +28,16 @@ log = logging.getLogger("warmline.gateway")
 Deliver = Callable[[HttpConnection, Answer], Awaitable[None]]
 """Sends an answer to the client, as its head has come from upstream."""
 
+REFUSED = 400  # statuses from here on
+
 
 class AnswerBroken(Exception):
     """The answer broke off when the client had been given some of it: its connection is cut, so that it can tell."""
 
 
 async def deliver(http: HttpConnection, answer: Answer) -> None:
-    """Pass an answer on as it comes."""
-    await http.begin(answer.status, kept(answer.fields))
+    """Pass an answer on as it comes; what is no refusal has nobody waiting for its end."""
+    await http.begin(answer.status, clean_fields(kept(answer.fields)))
     while part := await answer.chunk(started=True):
         await http.send(part)
     await http.end()
@@ -49,6 +52,7 @@ async def pass_through(
     *,
     fields: Fields | None = None,
     answered: Deliver = deliver,
+    shown: Callable[[Fields], list[tuple[bytes, bytes]]] = list,
 ) -> None:
     """Pass a request below `/v1` on, and its answer back.
 
@@ -59,7 +63,8 @@ async def pass_through(
         client: of the server.
         given: the body, where it has been read; its length is said anew.
         fields: the header fields to pass on, in place of those of `head`.
-        answered: sends the answer to the client.
+        answered: sends the answer to the client, unless it is a refusal.
+        shown: which header fields of a refusal the client gets.
 
     Raises:
         Refused: nothing was sent to the client yet: the server cannot be reached (502, 504), the body is too large.
@@ -93,7 +98,7 @@ async def pass_through(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         try:
-            await _pass(http, head, route, _fields(head, given, fields), client, body, answered)
+            await _pass(http, head, route, _fields(head, given, fields), client, body, answered, shown)
         except (Refused, BodyBroken, PoolError) as error:
             refused = _unreachable(error) if isinstance(error, PoolError) else error
         nursery.cancel_scope.cancel()
@@ -113,10 +118,18 @@ async def _pass(
     client: HttpClient,
     body: AsyncGenerator[bytes] | None,
     answered: Deliver,
+    shown: Callable[[Fields], list[tuple[bytes, bytes]]],
 ) -> None:
     try:
         async with relay(client, head.method, route.upstream_path, fields, body) as answer:
-            await answered(http, answer)
+            if answer.status < REFUSED or head.method == "HEAD":
+                await answered(http, answer)
+                return
+            words, content = clean_refusal(answer.status, kept(answer.fields), await answer.complaint())
+            await http.begin(answer.status, shown(words))
+            if content:
+                await http.send(content)
+            await http.end()
     except BodyTooLarge as error:
         raise Refused(f"The request body is over {error.limit} bytes.", status=413) from None
 
@@ -150,9 +163,13 @@ def has_body(head: Head) -> bool:
 
 def _unreachable(error: PoolError) -> Refused:
     log.warning("passing a request on failed: %s", error)
+    wait: float | None = None
     if isinstance(error, DialFailed):
+        wait = error.retry_after
         message, code = "The gateway cannot reach the API.", "upstream_unreachable"
     else:
         assert isinstance(error, ConnectionLost)
         message, code = "The gateway lost the connection to the API.", "upstream_lost"
-    return Refused(f"{message} Please try again later.", status=502, kind="server_error", code=code)
+    return Refused(
+        f"{message} Please try again later.", status=502, kind="server_error", code=code, retry_after=wait
+    )

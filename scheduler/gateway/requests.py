@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 from attrs import define
@@ -36,6 +37,7 @@ from scheduler.gateway.access import (
 )
 from scheduler.gateway.answers import AnswerTooLarge, LentAnswer, listed_ids, without
 from scheduler.gateway.asked import Asked, read_create
+from scheduler.gateway.complaint import clean_fields
 from scheduler.gateway.core import Core, not_yours
 from scheduler.gateway.errors import refused
 from scheduler.gateway.front import Failed, Front
@@ -175,8 +177,15 @@ class Requests:
                 await self._deliver(http, answer, caller, reading)
 
         async with self.core.upstreams.use(caller) as upstream:
+            pass_on = partial(
+                pass_through,
+                *(http, head, route, upstream.http, body),
+                fields=fields,
+                answered=answered,
+                shown=shown_fields,
+            )
             if not operation.metered:
-                await pass_through(http, head, route, upstream.http, body, fields=fields, answered=answered)
+                await pass_on()
                 return
             admission = upstream.scheduler.admission
             ticket = admission.ticket(tenant=caller.tenant, priority=caller.priority)
@@ -184,9 +193,7 @@ class Requests:
             try:
                 async with admission.turn(ticket, model=model or UNKNOWN_MODEL, cost=cost) as slot:
                     try:
-                        await pass_through(
-                            http, head, route, upstream.http, body, fields=fields, answered=answered
-                        )
+                        await pass_on()
                     finally:
                         slot.used(Usage(total_tokens=reading.tokens))
                         self.keys.spent(caller, reading.tokens, trio.current_time())
@@ -198,7 +205,7 @@ class Requests:
     ) -> None:
         """Pass an answer on to a caller of the gateway's key, and note what it says was created."""
         reading.begin(answer.status, answer.headers)
-        fields = shown_fields(kept(answer.fields))
+        fields = shown_fields(clean_fields(kept(answer.fields)))
         operation, noted = reading.operation, 0
         if operation.lists and reading.succeeded and reading.kind != "json":
             raise unreadable()

@@ -12,6 +12,7 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -141,7 +142,7 @@ class SocketTurn:
                 finished = await exchange.result()
                 slot.used(usage_of(finished.response))
         session.core.created(caller, created({"response": finished.response}))
-        failure = failure_of(finished)
+        failure = failure_of(finished, time.time())
         if failure is not None:
             raise failure
         await self._tell(self._holding.finish())

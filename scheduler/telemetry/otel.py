@@ -33,6 +33,8 @@ from opentelemetry.trace import (
 )
 
 from pool.auth import Secret
+from pool.printable import label
+from pool.redaction import redacted
 from pool.settings import Endpoint
 from pool.tap import Tap, Watcher, watching
 from pool.wire.events import ClientEvent
@@ -144,13 +146,15 @@ class _SpanTap:
             "invoke_agent",
             kind=SpanKind.INTERNAL,
             start_time=now - int(facts["waited"] * NANOS),
-            attributes={
-                **self.common,
-                "gen_ai.operation.name": "invoke_agent",
-                "gen_ai.conversation.id": facts["conv"],
-                "warmline.tenant": facts["tenant"],
-                "warmline.admission.wait": facts["waited"],
-            },
+            attributes=_safe(
+                {
+                    **self.common,
+                    "gen_ai.operation.name": "invoke_agent",
+                    "gen_ai.conversation.id": facts["conv"],
+                    "warmline.tenant": facts["tenant"],
+                    "warmline.admission.wait": facts["waited"],
+                }
+            ),
         )
         _running.set(_Run(span, context.attach(set_span_in_context(span)), _running.get()))
 
@@ -176,10 +180,11 @@ class _SpanTap:
     def _turn_ends(self, now: int, facts: Mapping[str, Any]) -> None:
         placed, seconds = self._placed.get(facts["conv"], {}), facts["seconds"]
         span, about = self._turn(now - int(seconds * NANOS), placed, facts)
+        status = "tool_calls" if facts["calls"] else label(redacted(facts["status"]))
         span.set_attributes(
             {
-                "gen_ai.response.id": facts["response"],
-                "gen_ai.response.finish_reasons": ["tool_calls" if facts["calls"] else facts["status"]],
+                "gen_ai.response.id": label(redacted(facts["response"])),
+                "gen_ai.response.finish_reasons": [status],
                 "gen_ai.response.time_to_first_chunk": facts["first_event"],
                 "gen_ai.usage.input_tokens": facts["input_tokens"],
                 "gen_ai.usage.cache_read.input_tokens": facts["cached_tokens"],
@@ -203,37 +208,47 @@ class _SpanTap:
         self, start: int, placed: Mapping[str, Any], facts: Mapping[str, Any]
     ) -> tuple[Span, dict[str, str | int]]:
         """Begin the span of a turn; return it with what its metrics say too."""
-        conversation, model = facts["conv"], placed.get("model", "unknown")
+        conversation, model = facts["conv"], label(redacted(placed.get("model", "unknown")))
         about = {**self.common, "gen_ai.operation.name": "chat", "gen_ai.request.model": model}
         attributes: dict[str, Any] = {**about, "gen_ai.conversation.id": conversation}
         for name in ("kind", "reason", "lane", "waited"):
             if name in placed:
                 attributes[f"warmline.placement.{name}"] = placed[name]
         span = self.watcher.tracer.start_span(
-            f"chat {model}", kind=SpanKind.CLIENT, start_time=start, attributes=attributes
+            f"chat {model}", kind=SpanKind.CLIENT, start_time=start, attributes=_safe(attributes)
         )
         for when, reason in self._retries.pop(conversation, ()):
-            span.add_event("warmline.retry", {"warmline.retry.reason": reason}, when)
+            span.add_event("warmline.retry", _safe({"warmline.retry.reason": reason}), when)
         self._placed.pop(conversation, None)
         return span, about
 
     def _tool_ends(self, now: int, facts: Mapping[str, Any]) -> None:
         span = self.watcher.tracer.start_span(
-            f"execute_tool {facts['name']}",
+            label(f"execute_tool {facts['name']}"),
             kind=SpanKind.INTERNAL,
             start_time=now - int(facts["seconds"] * NANOS),
-            attributes={
-                "gen_ai.operation.name": "execute_tool",
-                "gen_ai.tool.name": facts["name"],
-                "gen_ai.tool.call.id": facts["call"],
-                "gen_ai.tool.type": "function",
-                "gen_ai.conversation.id": facts["conv"],
-            },
+            attributes=_safe(
+                {
+                    "gen_ai.operation.name": "execute_tool",
+                    "gen_ai.tool.name": facts["name"],
+                    "gen_ai.tool.call.id": facts["call"],
+                    "gen_ai.tool.type": "function",
+                    "gen_ai.conversation.id": facts["conv"],
+                }
+            ),
         )
         if facts["failed"]:
             span.set_attribute("error.type", "_OTHER")
             span.set_status(Status(StatusCode.ERROR))
         span.end(now)
+
+
+def _safe(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes whose texts may be a client's or a server's words."""
+    return {
+        name: label(redacted(value)) if isinstance(value, str) else value
+        for name, value in attributes.items()
+    }
 
 
 _TOLD = {

@@ -14,6 +14,7 @@ import trio
 from attrs import define, field, fields
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
+from pool.printable import label
 from pool.stats.rules import Rule, rule_of
 from pool.stats.snapshot import Snapshot
 from scheduler.stats import SchedulerStats
@@ -49,7 +50,7 @@ class Instruments:
             common = {"warmline.source": source, "warmline.endpoint": endpoint_of(stats.pool)}
             for series in stats.series():
                 if series.rule.kind in ("counter", "gauge"):
-                    labels = {f"warmline.{name}": value for name, value in series.labels.items()}
+                    labels = {f"warmline.{name}": label(str(one)) for name, one in series.labels.items()}
                     seen.setdefault(series.path, []).append(Observation(series.value, {**common, **labels}))
         self._seen = seen
 

@@ -8,15 +8,18 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import trio
 
+from pool.printable import printable
+from pool.redaction import PROCESS, redacted
 from scheduler.telemetry.errors import TelemetryError
 from scheduler.telemetry.intervals import Sources
 from scheduler.telemetry.options import TelemetryChoice
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+HEADERS = tuple(f"OTEL_EXPORTER_OTLP_{signal}HEADERS" for signal in ("", "TRACES_", "METRICS_"))
 ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
 UNREACHABLE = (
     "NewConnectionError",
@@ -58,7 +61,7 @@ class _Once(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say, self._say = self._say, None
         if say is not None:
-            said = " ".join(record.getMessage().split())
+            said = printable(redacted(" ".join(record.getMessage().split())))
             if any(sign in said for sign in UNREACHABLE):
                 parts = urlsplit(next(filter(None, map(os.environ.get, ENDPOINTS)), "http://localhost:4318"))
                 where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
@@ -77,6 +80,10 @@ async def exporting(sources: Sources, *, say: Callable[[str], None]) -> AsyncIte
     A process that has set up an SDK already (`opentelemetry-instrument`, or its own code) keeps it, and we use that.
     """
     check_installed()
+    for variable in HEADERS:  # a collector may repeat them when it refuses them
+        for one in os.environ.get(variable, "").split(","):
+            key, _, value = one.partition("=")
+            PROCESS.keep_header(unquote(key.strip()), unquote(value.strip()))
     from opentelemetry import metrics, trace
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

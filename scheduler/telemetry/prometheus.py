@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from pool.printable import label
 from pool.stats.distribution import Distribution
 from pool.stats.snapshot import Series, Snapshot
 from pool.web import Head, HttpConnection
@@ -65,12 +66,12 @@ def _families(labelled: Iterable[tuple[Mapping[str, str], Snapshot]]) -> Iterato
         for series in stats.series():
             if series.rule.kind == "note":
                 continue
-            labels = {**common, **series.labels}
+            labels = {**common, **{name: label(str(value)) for name, value in series.labels.items()}}
             name = name_of(series)
             if name not in found:
                 found[name] = _family(name, series, tuple(labels)), tuple(labels)
             family, names = found[name]
-            _sample(family, [labels[label] for label in names], series.value)
+            _sample(family, [labels[one] for one in names], series.value)
     yield from (family for family, _ in found.values())
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from pool.auth import Secret
+from pool.redaction import PROCESS
 from pool.stats.snapshot import Snapshot
 from pool.web import Head, HttpConnection
 from scheduler.telemetry import otel_setup
@@ -131,6 +132,7 @@ async def _dashboard(bound: Address, sources: Sources, say: Callable[[str], None
 
     # Whoever can reach this machine from elsewhere must bring what only its user was told.
     token = None if bound.loopback else Secret(secrets.token_urlsafe(24))
+    PROCESS.keep(None if token is None else token.reveal())
     dashboard = Dashboard(sources, Access(token=token, port=bound.port))
 
     async def page(http: HttpConnection, head: Head) -> bool:

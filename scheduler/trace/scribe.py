@@ -14,6 +14,7 @@ from typing import Any
 from attrs import define, field
 
 from pool.errors import ResponseFailed
+from pool.redaction import redacted
 from pool.wire.codec import to_json
 from pool.wire.events import TERMINAL, ClientEvent, ResponseCreate, ResponseSteer
 from scheduler.trace.scrub import Scrubber
@@ -208,14 +209,14 @@ def _without_words(error: BaseException) -> str:
 
 
 def _short(value: object) -> str:
-    return str(value)[:80]
+    return redacted(str(value))[:80]  # half a key would not be found
 
 
 def _response_of(response: Mapping[str, Any]) -> dict[str, Any]:
     line: dict[str, Any] = {}
     for name, fact in (("id", "response"), ("status", "status"), ("model", "model")):
         if isinstance(response.get(name), str):
-            line[fact] = response[name]
+            line[fact] = redacted(response[name])
     usage = response.get("usage")
     if isinstance(usage, dict):
         details = usage.get("input_tokens_details")

@@ -10,6 +10,7 @@ import click
 import trio
 
 from pool.wire.codec import from_json, to_json
+from scheduler.commands.output import write
 from scheduler.errors import TaskError
 from scheduler.fleet.report import plural
 from scheduler.worker.client import BATCH, ended, outcome, put_all
@@ -56,19 +57,18 @@ def enqueue_file(tasks: str, url: str, defaults: Mapping[str, Any], *, as_json: 
         new = sum(receipt.new for receipt in receipts)
         if as_json:
             for receipt in receipts:
-                click.echo(
-                    to_json({"id": receipt.id, "new": receipt.new, "state": receipt.state.value}).decode()
+                write(
+                    to_json({"id": receipt.id, "new": receipt.new, "state": receipt.state.value}).decode(),
+                    data=True,
                 )
         else:
             there = f"; {len(receipts) - new} were there already" if new < len(receipts) else ""
-            click.echo(f"{plural(new, 'job')} enqueued in {queue.name}{there}")
+            write(f"{plural(new, 'job')} enqueued in {queue.name}{there}")
         served = {agent for worker in await queue.workers() for agent in worker.agents}
         lonely = sorted({job.agent for job in jobs if job.agent} - served)
         if served and lonely:
             names = ", ".join(lonely)
-            click.echo(
-                f"warmline: no worker that lives has the agent {names}; the jobs wait for one", err=True
-            )
+            write(f"warmline: no worker that lives has the agent {names}; the jobs wait for one", err=True)
 
     _with_queue(url, ask)
 
@@ -97,18 +97,19 @@ def list_jobs(
     async def ask(queue: Queue) -> None:
         counts, workers = await queue.counts(), await queue.workers()
         if not as_json:
-            click.echo(counts_line(counts, workers))
+            write(counts_line(counts, workers))
         table = Table.for_stdout()
         records = [record async for record in _found(queue, wanted, after, limit + 1)]
         for record in records[:limit]:
             if as_json:
-                click.echo(to_json(record_json(record)).decode())
+                write(to_json(record_json(record)).decode(), data=True)
             else:
                 if record is records[0]:
-                    click.echo(f"\n{table.head()}")
-                click.echo(table.row(record))
+                    write("")
+                    write(table.head())
+                write(table.row(record))
         if len(records) > limit > 0 and not as_json:
-            click.echo(f"more with --after {records[limit - 1].job.id}, or --limit N")
+            write(f"more with --after {records[limit - 1].job.id}, or --limit N")
 
     _with_queue(url, ask)
 
@@ -130,9 +131,9 @@ def show_job(job_id: str, url: str, *, as_json: bool) -> None:
         record = await queue.get(job_id)
         if as_json:
             result = None if record.result is None else from_json(record.result)
-            click.echo(to_json({**record_json(record), "result": result}).decode())
+            write(to_json({**record_json(record), "result": result}).decode(), data=True)
         else:
-            click.echo(details(record))
+            write(details(record), lines=True)
 
     _with_queue(url, ask)
 
@@ -156,7 +157,7 @@ def retry_jobs(url: str, job_ids: Sequence[str], answers: Mapping[str, str], *, 
                 steps = [ALLOWED]
             sealed = [seal.close(step, job_id, index) for index, step in enumerate(steps, record.steps)]
             await queue.retry(job_id, steps=sealed)
-        click.echo(f"{plural(len(ids), 'job')} queued again")
+        write(f"{plural(len(ids), 'job')} queued again")
 
     _with_queue(url, ask)
 
@@ -182,7 +183,7 @@ def drop_jobs(url: str, job_ids: Sequence[str]) -> None:
             if job_ids:
                 await queue.get(job_id)  # a wrong id is the person's to know
             await queue.drop(job_id)
-        click.echo(f"{plural(len(ids), 'job')} dropped")
+        write(f"{plural(len(ids), 'job')} dropped")
 
     _with_queue(url, ask)
 
@@ -215,17 +216,19 @@ def show_result(
             record = await queue.get(job_id)
         if record.state not in (State.DONE, State.DEAD):
             said = f"{record.state.value}, {plural(record.steps, 'step')} done"
-            click.echo(f"warmline: job {job_id!r} has no result yet: {said}", err=True)
+            write(f"warmline: job {job_id!r} has no result yet: {said}", err=True)
             return NOT_YET
         try:
             value = outcome(record)
         except JobFailed as error:
-            click.echo(f"warmline: {error}", err=True)
+            write(f"warmline: {error}", err=True)
             return DEAD
         output = value["output"]
         if output and output == following.shown and sys.stdout.isatty() and sys.stderr.isatty():
             return 0  # it stands there already
-        click.echo(to_json(value).decode() if as_json or not isinstance(output, str) else output)
+        # What a model has said: whole in a pipe, and nothing of it steers a terminal
+        shown = to_json(value).decode() if as_json or not isinstance(output, str) else output
+        write(shown, data=True)
         return 0
 
     return _with_queue(url, ask)
@@ -242,12 +245,12 @@ def _show(step: Mapping[str, Any], following: Following, *, as_json: bool) -> No
     if step["step"] == "draft":
         new = following.draft(step["text"])
         if new and as_json:
-            click.echo(to_json({"step": "draft", "new": new}).decode())
+            write(to_json({"step": "draft", "new": new}).decode(), data=True)
         elif new:
-            click.echo(new, err=True, nl=False)
+            write(new, err=True, nl=False, data=True)
         return
     said = following.step(step)
     if as_json:
-        click.echo(to_json(step).decode())
+        write(to_json(step).decode(), data=True)
     else:
-        click.echo(said, err=True, nl=False)
+        write(said, err=True, nl=False, data=True)

@@ -40,6 +40,7 @@ from coredis.exceptions import (
     UnknownCommandError,
 )
 
+from pool.redaction import Secrets
 from scheduler.worker.errors import QueueError, QueueRefused, QueueUnavailable
 from scheduler.worker.redis_address import RedisAddress
 
@@ -68,6 +69,11 @@ class Link:
     _dialing: trio.Lock = field(factory=trio.Lock, init=False)
     _next: int = field(default=0, init=False)  # which of the hosts to try
     _hint: tuple[str, int] | None = field(default=None, init=False)  # where a cluster says that the queue is
+
+    _secrets: Secrets = field(factory=Secrets, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._secrets.keep(self.address.password)
 
     async def ask(self, *command: bytes | str | int | float, patience: float | None = None) -> Any:
         """Send a command and return its answer.

@@ -24,6 +24,7 @@ from attrs import define, field
 
 from pool.errors import SettingsError
 from pool.private_files import read_secret
+from pool.redaction import PROCESS
 from scheduler.worker.errors import CheckpointUnreadable
 from scheduler.worker.queue import Step
 
@@ -50,6 +51,8 @@ class Seal:
     _ciphers: dict[bytes, AESGCM] = field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        for key in self.keys:
+            PROCESS.keep(base64.b64encode(key).decode())
         if self.keys:
             try:
                 from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import asdict, define, frozen
 
+from pool.printable import printable
 from pool.wire.codec import from_json
 from scheduler.outcome import text_of
 from scheduler.worker.queue import Counts, Record, State, WorkerInfo
@@ -62,6 +63,7 @@ class Table:
         )
 
     def _line(self, id: str, state: str, agent: str, steps: str, takes: str, note: str) -> str:  # noqa: A002
+        id, agent, note = printable(id), printable(agent), printable(note)  # noqa: A001
         if self.width is not None:
             id, agent = _cut(id, ID_WIDTH), _cut(agent, AGENT_WIDTH)  # noqa: A001
         columns = (
@@ -124,11 +126,11 @@ def details(record: Record) -> str:
     rows.append(("input", _one_line(job.input)))
     if record.result is not None:
         rows.append(("output", _one_line(from_json(record.result).get("output"))))
-    return "\n".join(f"{name + ':':<14}{value}" for name, value in rows)
+    return "\n".join(f"{name + ':':<14}{printable(value)}" for name, value in rows)
 
 
 def _one_line(value: Any) -> str:
-    return _cut(" ".join(str(value).split()), 400)
+    return printable(" ".join(str(value).split()), 400)
 
 
 def record_json(record: Record) -> dict[str, Any]:
@@ -176,12 +178,12 @@ def step_lines(step: Mapping[str, Any]) -> Iterator[str]:
         case "turn":
             for item in step["output"]:
                 if item.get("type") == "function_call":
-                    yield _cut(f"> {item['name']}({_one_line(item.get('arguments', ''))})", 200)
+                    yield _cut(f"> {printable(item['name'])}({_one_line(item.get('arguments', ''))})", 200)
         case "results":
             for result in step["results"]:
                 mark = "!" if result["failed"] else "<"
                 yield f"{mark} {_cut(_one_line(result['output']), 198)}"
         case "begun":
-            yield f". call {step['call_id']} begins, and must not run twice"
+            yield f". call {printable(step['call_id'])} begins, and must not run twice"
         case "allowed":
             yield ". a person has allowed the call again"

@@ -64,7 +64,7 @@ def test_values_as_people_read_them() -> None:
 
 def test_what_a_client_has_named_moves_no_cursor() -> None:
     _, line = lines_of(("model",), [["gpt\x1b[2J\r\n[bold]x[/bold]"]], 80)
-    assert line == "gpt�[2J��[bold]x[/bold]"
+    assert line == r"gpt\u001b[2J\u000d\u000a[bold]x[/bold]"
 
 
 @given(

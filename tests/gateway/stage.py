@@ -60,12 +60,13 @@ async def staged(
     scheduler: SchedulerSettings | None = None,
     http: bool = True,
     spool: Spool | None = None,
+    key: str | None = None,
 ) -> AsyncIterator[Stage]:
     """Run a gateway whose upstream is an emulator, or a scripted server. Who gives a spool closes it."""
     serving = (
         server if isinstance(server, ScriptedServer | Emulator) else Emulator(server or EmulatorSettings())
     )
-    endpoint = Endpoint.emulator("http://server/v1")
+    endpoint = Endpoint.emulator("http://server/v1", key=key)
     if isinstance(serving, Emulator):
         endpoint = endpoint.with_(lanes=serving.settings.lanes, max_age=serving.settings.max_age)
     async with trio.open_nursery() as nursery:

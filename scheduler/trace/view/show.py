@@ -14,8 +14,10 @@ from typing import TypeVar
 import click
 from attrs import asdict
 
+from pool.printable import printable
 from pool.private_files import open_private
 from pool.wire.codec import to_json
+from scheduler.commands.output import styled, write
 from scheduler.trace.har import har_of
 from scheduler.trace.odd import Finding, odd
 from scheduler.trace.reader import Reading, TraceUnreadable, open_reading
@@ -84,14 +86,14 @@ def _show_list(story: Story, conversations: list[Conversation], *, as_json: bool
         _print_json({**_facts(story), "conversations": [listing.summary(one) for one in conversations]})
         return
     for line in headline(story):
-        click.echo(cut(line, WIDTH))
+        write(cut(line, WIDTH))
     if conversations:
         head, *rows = listing.rows(conversations)
-        click.echo()
-        click.echo(_style(head, dim=True))
+        write("")
+        write(styled(head, dim=True))
         for row, one in zip(rows, conversations, strict=True):
             failed = any(turn.error for turn in one.turns)
-            click.echo(_style(row, fg="red") if failed else row)
+            write(styled(row, fg="red") if failed else row)
 
 
 def _show_conversation(story: Story, conversation: Conversation, *, as_json: bool) -> None:
@@ -100,8 +102,8 @@ def _show_conversation(story: Story, conversation: Conversation, *, as_json: boo
         return
     tenant = f", tenant {conversation.tenant}" if conversation.tenant else ""
     turns = plural(len(conversation.turns), "turn")
-    click.echo(
-        _style(
+    write(
+        styled(
             cut(f"{conversation.name}{tenant}: {turns} on {', '.join(conversation.lanes)}", WIDTH), bold=True
         )
     )
@@ -112,11 +114,11 @@ def _print_rows(rows: Iterable[timeline.Row]) -> None:
     width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
     for row in rows:
         prefix = f"{moment(row.at)}  {row.label:<{LABEL}}"
-        text = _printable(row.text)
+        text = printable(row.text)
         lines = textwrap.wrap(text, width - len(prefix), break_on_hyphens=False) or [""]
         for number, line in enumerate(lines):
-            start = _style(prefix, dim=True) if not number else " " * len(prefix)
-            click.echo((start + (_style(line, fg="yellow") if row.bad else line)).rstrip())
+            start = styled(prefix, dim=True) if not number else " " * len(prefix)
+            write(start, styled(line, fg="yellow") if row.bad else line.rstrip())
 
 
 def _show_odd(story: Story, *, as_json: bool) -> None:
@@ -125,25 +127,25 @@ def _show_odd(story: Story, *, as_json: bool) -> None:
         _print_json({**_facts(story), "findings": [asdict(one) for one in findings]})
         return
     if not findings:
-        click.echo(f"Nothing odd in {plural(len(story.turns), 'turn')}.")
+        write(f"Nothing odd in {plural(len(story.turns), 'turn')}.")
         return
     kinds: dict[str, list[Finding]] = {}
     for one in findings:
         kinds.setdefault(one.kind, []).append(one)
     for kind, group in kinds.items():
-        click.echo(_style(f"{kind} ({len(group)})", bold=True))
+        write(styled(f"{kind} ({len(group)})", bold=True))
         for one in group[:OF_A_KIND]:
             prefix = f"{moment(one.at)}  "
             text = textwrap.fill(
-                _printable(one.text),
+                printable(one.text),
                 WIDTH,
                 initial_indent=prefix,
                 subsequent_indent=" " * len(prefix),
                 break_on_hyphens=False,
             )
-            click.echo(text)
+            write(text, lines=True)
         if len(group) > OF_A_KIND:
-            click.echo(f"           ... and {len(group) - OF_A_KIND} more (all: --json)")
+            write(f"           ... and {len(group) - OF_A_KIND} more (all: --json)")
 
 
 def _facts(story: Story) -> dict[str, object]:
@@ -173,19 +175,8 @@ def _write_har(reading: Reading, story: Story, path: str) -> None:
     entries = har["log"]["entries"]
     messages = sum(len(entry.get("_webSocketMessages", ())) for entry in entries)
     left_out = "" if story.header.contents else "; contents were not recorded (--trace-contents does that)"
-    click.echo(f"{path}: {plural(len(entries), 'entry', 'entries')}, {plural(messages, 'message')}{left_out}")
+    write(f"{path}: {plural(len(entries), 'entry', 'entries')}, {plural(messages, 'message')}{left_out}")
 
 
 def _print_json(value: object) -> None:
-    click.echo(to_json(value).decode())
-
-
-def _style(text: str, *, dim: bool = False, bold: bool = False, fg: str | None = None) -> str:
-    # click takes the colours out again where stdout is no terminal.
-    plain = bool(os.environ.get("NO_COLOR"))
-    return text if plain else click.style(text, dim=dim or None, bold=bold or None, fg=fg)
-
-
-def _printable(text: str) -> str:
-    """A name or an error may hold anything; nothing of it shall steer the terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    write(to_json(value).decode(), data=True)
