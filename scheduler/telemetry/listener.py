@@ -20,7 +20,7 @@ from attrs import define, field
 from pool.http_limits import HttpLimits
 from pool.listener import PeerServer
 from pool.peers import ConnectionLimits, Peer
-from pool.web import BodyBroken, Head, HttpConnection, MalformedRequest
+from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from scheduler.dashboard.access import local_host
 from scheduler.telemetry.address import Address
 from scheduler.telemetry.errors import TelemetryError
@@ -83,7 +83,7 @@ class Listener:
             while (head := await http.next_head()) is not None:
                 peer.busy()
                 await answer(http, head, self.address, self.pages)
-                if not http.again():
+                if not await _finished(http) or not http.again():
                     return
                 peer.idle()
         except MalformedRequest as error:
@@ -101,6 +101,18 @@ async def answer(http: HttpConnection, head: Head, address: Address, pages: Sequ
             if await page(http, head):
                 return
         await _say(http, 404, "Nothing here.")
+
+
+async def _finished(http: HttpConnection) -> bool:
+    """Read what is left of a request; return whether that is all of it."""
+    if http.body_read or http.waits_to_send:
+        return http.body_read
+    try:
+        async for _ in http.body_parts():
+            pass
+    except BodyTooLarge:
+        return False
+    return True
 
 
 async def health(http: HttpConnection, head: Head) -> bool:
