@@ -12,9 +12,10 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import h11
@@ -181,13 +182,14 @@ class HttpConnection:
         if account is not None and 0 < self._declared <= most:
             account.grow(self._declared)
         parts: list[bytes] = []
-        async for part in self.body_parts():
-            if account is not None and not self._declared:
-                account.grow(len(part))
-            parts.append(part)
+        async with contextlib.aclosing(self.body_parts()) as coming:
+            async for part in coming:
+                if account is not None and not self._declared:
+                    account.grow(len(part))
+                parts.append(part)
         return b"".join(parts)
 
-    async def body_parts(self) -> AsyncIterator[bytes]:
+    async def body_parts(self) -> AsyncGenerator[bytes]:
         """Read the request's body, part by part.
 
         Raises:

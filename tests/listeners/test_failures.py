@@ -1,4 +1,4 @@
-"""Nothing that fails while a peer is served ends more than that: tried at every operation and every step, of each server.
+"""Nothing that fails while a peer is served ends more than that: at every operation and every step, of each server.
 
 Each server is talked to as its clients do; each time, one operation of its stream or one step of its tasks fails, a
 little later than the time before. The failure is counted, and the next client is served in full.
