@@ -12,18 +12,20 @@ Theory of operation
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import h11
 import trio
 from attrs import define, field, frozen
 
-MAX_HEAD = 65536  # bytes
-MAX_BODY = 64 * 1024 * 1024  # bytes
+from pool.body_budget import Account
+from pool.http_limits import HttpLimits
+from pool.numbers import whole_number
+
 _CHUNK = 65536
 _PIECE = 256 * 1024  # bytes of an answer; each may take the send timeout
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -47,7 +49,15 @@ class BodyTooLarge(Exception):
 
 
 class BodyBroken(Exception):
-    """The request's body broke off, or is no HTTP."""
+    """The request's body broke off, or is no HTTP; `status` is what to answer."""
+
+    status = 400
+
+
+class BodyTimeout(BodyBroken):
+    """The request's body does not come, or comes too slowly (see `HttpLimits`)."""
+
+    status = 408
 
 
 @frozen(kw_only=True)
@@ -92,11 +102,7 @@ class HttpConnection:
     """One connection of a server. One task at a time speaks on it; another one may be in `until_gone`."""
 
     stream: trio.abc.Stream
-    max_head: int = MAX_HEAD
-    max_body: int = MAX_BODY
-    send_timeout: float = (
-        math.inf
-    )  # s without any progress, after which a client that takes nothing is given up
+    limits: HttpLimits = field(factory=HttpLimits)
     # Of the head that was read last, and what came with it
     raw: bytes = field(init=False, default=b"", repr=False)
     last: bool = field(
@@ -104,25 +110,36 @@ class HttpConnection:
     )  # the next answer says that there is no other on this connection
     _parser: h11.Connection = field(init=False, repr=False)
     _declared: int = field(init=False, default=0)  # bytes of the body, where the head says so
+    _first: bool = field(init=False, default=True)  # no request has been read yet
     _bodiless: bool = field(init=False, default=False)  # the answer is a head alone: to HEAD
 
     def __attrs_post_init__(self) -> None:
-        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self.max_head)
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self.limits.max_head)
 
-    async def next_head(self, patience: float) -> Head | None:
-        """Return the next request's head; None when the client has no more, or is silent for `patience` seconds.
+    async def next_head(self) -> Head | None:
+        """Return the next request's head; None when the client has no more, or says nothing for too long.
+
+        A new connection has `head_timeout` for its first head, however it comes. Later ones may be waited for as
+        long as `idle_timeout` says, and have `head_timeout` from their first byte.
 
         Raises:
-            MalformedRequest: it talks nonsense. Answer with its status, and close.
+            MalformedRequest: it talks nonsense, or does not come to an end. Answer with its status, and close.
             trio.BrokenResourceError: the connection broke.
         """
-        with trio.move_on_after(patience):
+        begun = self._first or bool(self.raw)
+        with trio.CancelScope() as patience:
+            patience.deadline = trio.current_time() + (
+                self.limits.head_timeout if begun else self.limits.idle_timeout
+            )
             try:
                 while True:
                     await trio.lowlevel.checkpoint()
                     event = self._parser.next_event()
                     if event is h11.NEED_DATA:
                         data = bytes(await self.stream.receive_some(_CHUNK))
+                        if not begun:
+                            patience.deadline = trio.current_time() + self.limits.head_timeout
+                            begun = True
                         self.raw += data
                         self._parser.receive_data(data)
                     elif isinstance(event, h11.Request):
@@ -133,12 +150,15 @@ class HttpConnection:
                             fields=tuple(event.headers.raw_items()),
                         )
                         self._check(head, event.http_version)
-                        self._declared = int(head.headers.get("content-length", "0"))
+                        self._declared = _length(head)
+                        self._first = False
                         return head
                     else:
                         return None
             except h11.RemoteProtocolError as error:
                 raise MalformedRequest(error.error_status_hint, _wrong_with(error)) from None
+        if self.raw:
+            raise MalformedRequest(408, f"its head did not come within {self.limits.head_timeout:g} s")
         return None
 
     def _check(self, head: Head, version: bytes) -> None:
@@ -148,43 +168,66 @@ class HttpConnection:
         end = self.raw.find(b"\r\n\r\n")
         if end < 0 or _BARE_LF.search(self.raw, 0, end):
             raise MalformedRequest(400, "a line of the head ends without a carriage return")
-        if end > self.max_head:  # h11 minds a head that is not complete
-            raise MalformedRequest(431, f"the head is over {self.max_head} bytes")
+        if end > self.limits.max_head:  # h11 minds a head that is not complete
+            raise MalformedRequest(431, f"the head is over {self.limits.max_head} bytes")
         if "transfer-encoding" in head.headers and "content-length" in head.headers:
             raise MalformedRequest(400, "content-length and transfer-encoding exclude each other")
 
-    async def body(self) -> bytes:
-        """Read the request's body, whole. Raises what `body_parts` raises."""
-        return b"".join([part async for part in self.body_parts()])
+    async def body(self, account: Account | None = None) -> bytes:
+        """Read the request's body, whole; `account` pays for it. Raises what `body_parts` raises, and BudgetExceeded.
 
-    async def body_parts(self) -> AsyncIterator[bytes]:
+        What was declared is paid for before anything is read, and anything else as it comes.
+        """
+        most = self.limits.max_body
+        if account is not None and 0 < self._declared <= most:
+            account.grow(self._declared)
+        parts: list[bytes] = []
+        async with contextlib.aclosing(self.body_parts()) as coming:
+            async for part in coming:
+                if account is not None and not self._declared:
+                    account.grow(len(part))
+                parts.append(part)
+        return b"".join(parts)
+
+    async def body_parts(self) -> AsyncGenerator[bytes]:
         """Read the request's body, part by part.
 
         Raises:
             BodyTooLarge: it is over `max_body`.
+            BodyTimeout: it does not come, or too slowly.
             BodyBroken: it broke off, or is no HTTP.
         """
-        if self._declared > self.max_body:
+        if self._declared > self.limits.max_body:
             await trio.lowlevel.checkpoint()
-            raise BodyTooLarge(self.max_body)
+            raise BodyTooLarge(self.limits.max_body)
         if self.waits_to_send:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
-        size = 0
+        size, waited, silent = 0, 0.0, 0.0
         while True:
             await trio.lowlevel.checkpoint()
             try:
                 event = self._parser.next_event()
                 if event is h11.NEED_DATA:
-                    self._parser.receive_data(bytes(await self.stream.receive_some(_CHUNK)))
+                    patience = self.limits.body_patience(received=size, waited=waited, silent=silent)
+                    began = trio.current_time()
+                    self._parser.receive_data(await self._within(patience))
+                    took = trio.current_time() - began
+                    waited, silent = waited + took, silent + took
                     continue
             except h11.RemoteProtocolError as error:
                 raise BodyBroken(_wrong_with(error)) from None
             if not isinstance(event, h11.Data):
                 return
-            size += len(event.data)
-            if size > self.max_body:
-                raise BodyTooLarge(self.max_body)
+            size, silent = size + len(event.data), 0.0
+            if size > self.limits.max_body:
+                raise BodyTooLarge(self.limits.max_body)
             yield bytes(event.data)
+
+    async def _within(self, patience: float) -> bytes:
+        """Return some of a body. Raises `BodyTimeout`."""
+        with trio.move_on_after(max(0.0, patience)):
+            return bytes(await self.stream.receive_some(_CHUNK))
+        raise BodyTimeout("it does not come, or comes too slowly")
 
     async def answer(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
         """Send a whole answer; its length is said here. To HEAD its content is left out."""
@@ -241,7 +284,7 @@ class HttpConnection:
         """
         view = memoryview(data)
         for start in range(0, len(data), _PIECE):
-            with trio.move_on_after(self.send_timeout) as patience:
+            with trio.move_on_after(self.limits.send_timeout) as patience:
                 await self.stream.send_all(view[start : start + _PIECE])
             if patience.cancelled_caught:
                 raise trio.BrokenResourceError("the client takes no data")
@@ -287,7 +330,7 @@ class HttpConnection:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
             self._parser.receive_data(data)
-            more = bool(data) and len(self._parser.trailing_data[0]) <= self.max_head
+            more = bool(data) and len(self._parser.trailing_data[0]) <= self.limits.max_head
 
     async def part(self, patience: float) -> None:
         """Say that no more comes, and wait up to `patience` seconds until the client has left.
@@ -306,6 +349,14 @@ class HttpConnection:
 
     async def _send(self, event: h11.Event) -> None:
         await self.send_rest(self._parser.send(event) or b"")
+
+
+def _length(head: Head) -> int:
+    """Return how long a body is that says so; 0 where it does not. Raises `MalformedRequest`."""
+    length = whole_number(head.headers.get("content-length", "0"))
+    if length is None:
+        raise MalformedRequest(400, "its content-length is no length")
+    return length
 
 
 def _wrong_with(error: h11.RemoteProtocolError) -> str:

@@ -20,6 +20,7 @@ PURE = [
         for name in ("slots", "ledger", "placement", "serving", "pacing", "roster", "breaker")
     ),
     *(Path(f"pool/{name}.py") for name in ("errors", "settings", "retry_after", "printable", "redaction")),
+    *(Path(f"pool/{name}.py") for name in ("numbers", "http_limits", "body_budget")),
     *(Path(f"pool/stats/{name}.py") for name in ("buckets", "encoding", "distribution", "rules", "snapshot")),
     Path("pool/stats/view.py"),
     Path("scheduler/admission/view.py"),
@@ -50,7 +51,7 @@ ONLY_IN = {
     "wsproto": ("pool/dial.py", "pool/websocket.py", "pool/emulator/"),
     "certifi": ("pool/transport.py",),
     "ssl": (
-        *("pool/transport.py", "pool/emulator/", "scheduler/gateway/server.py"),
+        *("pool/transport.py", "pool/listener.py", "pool/emulator/", "scheduler/gateway/server.py"),
         *(
             "scheduler/commands/emulate.py",
             "scheduler/commands/certificates.py",

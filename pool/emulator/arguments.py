@@ -21,6 +21,7 @@ from referencing.jsonschema import EMPTY_REGISTRY
 
 from pool.emulator.patterns import matching
 from pool.emulator.words import Words
+from pool.numbers import whole_number
 from pool.wire.codec import from_json, to_json
 
 _DEPTH = 12  # below this only what is required is made
@@ -300,8 +301,9 @@ def _at(root: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
     node: Any = root
     for part in reference[1:].split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
-            node = node[int(key)]
+        index = whole_number(key)
+        if isinstance(node, list) and index is not None and index < len(node):
+            node = node[index]
         elif isinstance(node, dict) and key in node:
             node = node[key]
         else:

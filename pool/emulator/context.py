@@ -22,6 +22,7 @@ from pool.wire.refusal import no_call_for_output, no_output_for_call
 
 _KNOWN = frozenset({"message", "function_call", "function_call_output"})
 _READ_AT_MOST = 4096  # characters of one tool output or message that the model looks at, and a parent keeps
+_MOST_TURNS = 10**9
 
 
 def _empty_hash() -> Any:
@@ -128,7 +129,8 @@ class _Fold:
     def _compaction(self, item: Mapping[str, Any]) -> None:
         kept = unseal(str(item.get("encrypted_content") or ""))
         if isinstance(kept, dict):  # what a summary would tell the model: how far its task has come
-            self.tool_turns = int(kept.get("tool_turns", 0))
+            turns = kept.get("tool_turns")  # anybody can make such a text
+            self.tool_turns = turns if type(turns) is int and 0 <= turns < _MOST_TURNS else 0
             self.answered = bool(kept.get("answered", False))
             self.user_text = str(kept.get("user_text", ""))
             self.listing = str(kept.get("listing", ""))

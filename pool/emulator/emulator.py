@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
 from pool.emulator.faults import Fault, Kind
-from pool.emulator.http import EmulatorHttp, authorized, route
+from pool.emulator.http import EmulatorHttp, authorized, overloaded, route
 from pool.emulator.routes import serve_request
 from pool.emulator.service import Service
 from pool.emulator.settings import EmulatorSettings
@@ -22,6 +22,8 @@ from pool.emulator.speaking import LineEnded
 from pool.emulator.stats import EmulatorStats
 from pool.emulator.streams import ReplayStream, abort
 from pool.emulator.websocket import SocketSession
+from pool.listener import PeerServer
+from pool.peers import ConnectionLimits, Peer
 from pool.web import Head
 from pool.wire.refusal import Refused, unauthorized
 
@@ -39,26 +41,36 @@ class Emulator:
 
     settings: EmulatorSettings = field(factory=EmulatorSettings)
     service: Service = field(init=False)
+    clients: PeerServer = field(init=False)
     _connections: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self.service = Service(
             self.settings, unix_time=partial(_unix_time, _offset()), nonce=os.urandom(16).hex()
         )
+        most = self.settings.max_connections
+        limits = ConnectionLimits(
+            connections=most, per_address=most, close_timeout=self.settings.close_timeout
+        )
+        self.clients = PeerServer("a connection of the emulator", _logger, self.handle, limits)
 
     @property
     def stats(self) -> EmulatorStats:
         """What was served so far."""
+        self.service.stats.crashes = self.clients.crashes
         return self.service.stats
 
-    async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection, WebSocket or HTTP, until it ends; the stream is closed then."""
+    async def handle(self, stream: trio.abc.Stream, peer: Peer | None = None) -> None:
+        """Serve one connection, WebSocket or HTTP, until it ends; the stream is closed then.
+
+        An unexpected error gets out: `clients` (see `pool.listener`) is what lets it end this connection alone.
+        """
         self._connections += 1
         number = self._connections
         await trio.lowlevel.checkpoint()
         faults = self.service.faults.on_connection(number)
         try:
-            await self._converse(stream, number, faults)
+            await self._converse(stream, number, faults, peer)
         except* (
             trio.BrokenResourceError,
             trio.ClosedResourceError,
@@ -72,21 +84,19 @@ class Emulator:
             with trio.move_on_after(self.settings.close_timeout, shield=True):
                 await _close(stream)
 
-    async def handle_safely(self, stream: trio.abc.Stream) -> None:
-        """Like `handle`, but an unexpected error ends this connection alone: logged and counted."""
-        await trio.lowlevel.checkpoint()
-        try:
-            await self.handle(stream)
-        except Exception:
-            self.stats.crashes += 1
-            _logger.exception("a connection of the emulator crashed")
-
-    async def _converse(self, stream: trio.abc.Stream, number: int, faults: tuple[Fault, ...]) -> None:
+    async def _converse(
+        self, stream: trio.abc.Stream, number: int, faults: tuple[Fault, ...], peer: Peer | None
+    ) -> None:
         http = EmulatorHttp(self.service, stream)
-        head = await http.next_head(self.settings.head_timeout)
+        head = await http.next_head()
         refusal = next((fault for fault in faults if fault.kind is Kind.REFUSE), None)
         hang = next((fault for fault in faults if fault.kind is Kind.HANG), None)
         while head is not None:
+            if peer is not None:
+                peer.busy()
+                if peer.crowded:
+                    await self._refuse(http, overloaded("The emulator has too many connections."))
+                    return
             if hang is not None:
                 with trio.move_on_after(math.inf if hang.seconds is None else hang.seconds):
                     await http.web.until_gone()
@@ -100,7 +110,9 @@ class Emulator:
             await serve_request(self.service, http, head, number)
             if not http.web.again():
                 return
-            head = await http.next_head(self.settings.idle_timeout)
+            if peer is not None:
+                peer.idle()
+            head = await http.next_head()
 
     async def _upgrade(
         self, http: EmulatorHttp, head: Head, number: int, faults: tuple[Fault, ...], refusal: Fault | None

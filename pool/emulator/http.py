@@ -8,8 +8,10 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from pool.body_budget import Account, BudgetExceeded
 from pool.emulator.service import Service
-from pool.web import BodyTooLarge, Head, HttpConnection, MalformedRequest
+from pool.http_limits import HttpLimits
+from pool.web import BodyTimeout, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from pool.wire.codec import to_json
 from pool.wire.refusal import Refused
 
@@ -28,6 +30,11 @@ def authorized(head: Head, service: Service) -> bool:
     return key is None or key.reveal() in (given, head.headers.get("api-key"))
 
 
+def overloaded(message: str) -> Refused:
+    """Return what is said when there is no room for a connection or a request."""
+    return Refused(message, status=503, kind="server_error", code="server_is_overloaded", retry_after=1)
+
+
 @define(eq=False)
 class EmulatorHttp:
     """Reads requests, writes answers."""
@@ -37,23 +44,39 @@ class EmulatorHttp:
     web: HttpConnection = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.web = HttpConnection(self.stream, max_body=self.service.settings.body_cap)
+        settings = self.service.settings
+        limits = HttpLimits(
+            max_body=settings.body_cap,
+            head_timeout=settings.head_timeout,
+            idle_timeout=settings.idle_timeout,
+            send_timeout=settings.send_timeout,
+        )
+        self.web = HttpConnection(self.stream, limits)
 
-    async def next_head(self, patience: float) -> Head | None:
+    async def next_head(self) -> Head | None:
         """Return the next request's head; None when the client has no more, is silent, or talks nonsense."""
         try:
-            return await self.web.next_head(patience)
+            return await self.web.next_head()
         except MalformedRequest as error:
             refused = Refused("The request is no HTTP.", status=error.status)
             await self.answer(refused.status, refused.body(), {"connection": "close"})
             return None
 
-    async def body(self) -> bytes:
-        """Read the request's body. Raises `Refused` (413) when it is too long."""
+    async def body(self, account: Account) -> bytes:
+        """Read the request's body, for which `account` pays.
+
+        Raises:
+            Refused: it is too long (413), too slow (408), or there is no room for it now (503).
+            BodyBroken: it broke off, or is no HTTP.
+        """
         try:
-            body = await self.web.body()
+            body = await self.web.body(account)
         except BodyTooLarge as error:
             raise Refused(f"The request body is over {error.limit} bytes.", status=413) from None
+        except BodyTimeout as error:
+            raise Refused(f"The request body is too slow: {error}.", status=error.status) from None
+        except BudgetExceeded as error:
+            raise overloaded(f"The emulator holds too much: {error}.") from None
         self.service.stats.bytes_in += len(body)
         return body
 

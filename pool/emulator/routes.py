@@ -15,7 +15,7 @@ from pool.emulator.request import checked_request
 from pool.emulator.service import Prepared, Service
 from pool.emulator.speaking import LineEnded, speak
 from pool.emulator.streams import abort
-from pool.web import BodyBroken, Head
+from pool.web import BodyBroken, BodyTooLarge, Head
 from pool.wire.codec import from_json
 from pool.wire.refusal import Refused, invalid_type, unauthorized
 
@@ -26,19 +26,30 @@ async def serve_request(service: Service, http: EmulatorHttp, head: Head, connec
     """Answer one request. Raises `LineEnded` when the connection cannot go on."""
     service.stats.http_requests += 1
     try:
-        body = await http.body()
         if not authorized(head, service):
+            await _pass_over(http)
             raise unauthorized()
         handle = _POSTS.get(route(head)) if head.method == "POST" else None
-        if handle is not None:
-            await handle(service, http, _parsed(body), connection)
-        else:
-            await http.answer(200, _looked_up(service, head))
+        with service.bodies.account("") as account:
+            body = await http.body(account)
+            if handle is not None:
+                await handle(service, http, _parsed(body), connection)
+            else:
+                await http.answer(200, _looked_up(service, head))
     except Refused as refused:
         service.stats.refused += 1
         await http.answer(refused.status, refused.body(), refused.headers)
     except BodyBroken:  # the body broke off
         raise LineEnded from None
+
+
+async def _pass_over(http: EmulatorHttp) -> None:
+    """Read a body and keep nothing of it."""
+    try:
+        async for _ in http.web.body_parts():
+            pass
+    except (BodyTooLarge, BodyBroken):
+        return
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 from attrs import frozen
@@ -50,13 +51,7 @@ async def serve_emulator(
     listeners = await trio.open_tcp_listeners(port, host=host)
     bound = listeners[0].socket.getsockname()[1]
 
-    async def handle(stream: trio.SocketStream) -> None:
-        if tls is None:
-            await emulator.handle_safely(stream)
-        else:
-            await emulator.handle_safely(trio.SSLStream(stream, tls, server_side=True))
-
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, handle, listeners)
+        await nursery.start(partial(emulator.clients.run, listeners, tls=tls))
         yield RunningEmulator(emulator=emulator, host=host, port=bound, tls=tls is not None)
         nursery.cancel_scope.cancel()

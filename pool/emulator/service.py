@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
+from pool.body_budget import BodyBudget
 from pool.emulator.context import Context
 from pool.emulator.faults import Fault, FaultPlan, Kind
 from pool.emulator.memory import ConnectionMemory, Remembered, Store
@@ -58,10 +59,12 @@ class Service:
     faults: FaultPlan = field(init=False)
     playback: Playback | None = field(init=False, default=None)
     prompts: PromptCache = field(init=False)
+    bodies: BodyBudget = field(init=False)  # of HTTP requests that are read or answered
     _creates: int = field(init=False, default=0)
     _ids: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
+        self.bodies = BodyBudget(self.settings.bodies_cap, self.settings.bodies_cap)
         if self.settings.schedule is not None:
             self.playback = Playback(self.settings.schedule)
         self.faults = FaultPlan(self.settings.faults, random.Random(self.settings.seed))

@@ -65,7 +65,12 @@ class EmulatorSettings:
     prompt_cache: float = field(default=0.0, validator=_share)
     frame_cap: int = field(default=16 * MIB, validator=_above_zero)  # a message of this size closes with 1009
     body_cap: int = field(default=64 * MIB, validator=_above_zero)  # an HTTP body of more gets 413
+    bodies_cap: int = field(default=1024 * MIB, validator=_above_zero)  # of all at a time; beyond it, 503
+    max_connections: int = field(default=10_000, validator=_above_zero)  # one more gets 503
     head_timeout: float = field(default=30.0, validator=_above_zero)  # to send a request's head
     # Of an HTTP connection between requests
     idle_timeout: float = field(default=300.0, validator=_above_zero)
+    send_timeout: float = field(
+        default=300.0, validator=_above_zero
+    )  # for a client over HTTP that takes nothing
     close_timeout: float = field(default=2.0, validator=_above_zero)  # for the other side to answer a close

@@ -12,6 +12,7 @@ import trio
 from pool.emulator import EmulatorSettings, serve_emulator
 from pool.emulator.playback import Schedule
 from pool.errors import SettingsError
+from pool.numbers import whole_number
 from pool.settings import Lanes
 from scheduler.commands.certificates import tls_context
 from scheduler.commands.output import write
@@ -121,9 +122,10 @@ def _schedule(path: str) -> Schedule:
 
 def _address(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+    number = whole_number(port, most=65535)
+    if not colon or number is None:
         raise click.UsageError(f"--listen {listen!r} must look like HOST:PORT, e.g. 127.0.0.1:8123")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", number
 
 
 async def _serve(settings: EmulatorSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:

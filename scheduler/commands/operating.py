@@ -109,10 +109,11 @@ async def _reload_on_hangup(admin: Admin) -> None:
     assert admin.reload is not None
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         async for _ in signals:
-            try:
-                log.warning("%s", admin.reload())
-            except SettingsError as error:
-                log.warning("not reloaded: %s", error)
+            with admin.operators.boundary:
+                try:
+                    log.warning("%s", admin.reload())
+                except SettingsError as error:
+                    log.warning("not reloaded: %s", error)
 
 
 def shown(value: Any) -> str | int | float | bool | None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from pool.numbers import whole_number
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 queue_option = click.option(
@@ -44,6 +46,7 @@ class Size(click.ParamType[int]):
         text = str(value).strip().lower().removesuffix("b")
         digits = text.rstrip("kmgi")
         unit = text[len(digits) :]
-        if not digits.isascii() or not digits.isdigit() or unit not in UNITS or int(digits) == 0:
+        number = whole_number(digits)
+        if not number or unit not in UNITS:
             self.fail(f"{value!r} is no size; write 64MB, 2GiB or a number of bytes.", param, ctx)
-        return int(digits) * UNITS[unit]
+        return number * UNITS[unit]

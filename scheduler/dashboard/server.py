@@ -9,6 +9,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -20,6 +21,8 @@ import trio
 from attrs import define, field
 
 from pool.auth import Secret
+from pool.boundary import Boundary
+from pool.numbers import whole_number
 from pool.printable import printable
 from pool.redaction import redacted
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection
@@ -32,6 +35,8 @@ from scheduler.dashboard.look import look_at
 from scheduler.dashboard.shown import shown
 from scheduler.scheduler import Scheduler
 from scheduler.telemetry.address import Address
+
+log = logging.getLogger("warmline.telemetry")
 
 Sources = Callable[[], Mapping[str, Scheduler]]
 
@@ -100,6 +105,7 @@ class Dashboard:
 
     sources: Sources
     access: Access
+    boundary: Boundary = field(factory=lambda: Boundary("a look of the dashboard", log), init=False)
     _watched: dict[str, _Source] = field(factory=dict, init=False)
     _wanted: trio.Event = field(factory=trio.Event, init=False)
 
@@ -116,8 +122,9 @@ class Dashboard:
         """Answer one request, whatever it asks for."""
         try:
             await http.body()
-        except (BodyTooLarge, BodyBroken):
-            await self._say(http, 413, "Requests here have no body.", {"connection": "close"})
+        except (BodyTooLarge, BodyBroken) as error:
+            status = error.status if isinstance(error, BodyBroken) else 413
+            await self._say(http, status, "Requests here have no body.", {"connection": "close"})
             return
         verdict = self.access.check(head)
         if isinstance(verdict, Refusal):
@@ -147,8 +154,11 @@ class Dashboard:
             look = look_at(source.scheduler)
             await self._json(http, 200, frame_of(look, source.history, source=name, sources=self._names()))
         else:
-            number = asked.get("id", "")
-            found = connection_of(source.scheduler.pool.view(), int(number) if number.isdecimal() else -1)
+            number = whole_number(asked.get("id", ""))
+            if number is None:
+                await self._say(http, 400, "id must be the number of a connection, as in ?id=3.")
+                return
+            found = connection_of(source.scheduler.pool.view(), number)
             await self._json(http, 404 if found is None else 200, found or {"error": "it is gone"})
 
     async def _stream(self, http: HttpConnection, name: str, source: _Source) -> None:
@@ -191,20 +201,24 @@ class Dashboard:
         while True:
             names = self._names()
             for name, source in self._watched.items():
-                if source.watchers:
-                    source.look(name, names)
+                with self.boundary:
+                    if source.watchers:
+                        source.look(name, names)
             if not any(source.watchers for source in self._watched.values()):
                 self._wanted = trio.Event()
                 await self._wanted.wait()
             await trio.sleep(TICK)
-            self._follow()
+            with self.boundary:
+                self._follow()
 
     async def _remember(self) -> None:
         """Sample every scheduler, for the history."""
         while True:
-            self._follow()
+            with self.boundary:
+                self._follow()
             for source in tuple(self._watched.values()):
-                source.sample(trio.current_time())
+                with self.boundary:
+                    source.sample(trio.current_time())
                 await trio.lowlevel.checkpoint()
             await trio.sleep(STEP)
 

@@ -9,6 +9,10 @@ Theory of operation
     says `ready`; then this one stops as on SIGTERM, but leaves idle connections a moment to come back with a request.
     If the other one dies before, nothing has happened. The new process puts its own admin socket in place of this one
     by renaming it, so that there is always one to talk to.
+
+    An operator may be connected and say nothing, but a line that has begun must come to its end, and an answer be
+    taken, within a time; there are only so many operators, of whom the longest silent makes room for the next (see
+    `peers`). One who comes when all of them are busy (with a `drain`, say) may still ask what is answered at once.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from attrs import define, field
 
 from pool.auth import Secret
 from pool.errors import SettingsError
+from pool.listener import GONE, PeerServer
+from pool.peers import ConnectionLimits, Peer
 from pool.private_files import PRIVATE, private_directory, still_there
 from pool.wire.codec import from_json, to_json
 from scheduler.fleet.report import plural
@@ -41,6 +47,11 @@ from scheduler.gateway.upstreams import Upstream
 log = logging.getLogger("warmline.gateway")
 
 LONGEST = 65536  # bytes of a request
+LINE_TIMEOUT = 10.0  # s for a line to end that has begun, and for an answer to be taken
+READY_TIMEOUT = 60.0  # s for a process that takes over to serve what it was given
+OPERATORS = ConnectionLimits(connections=16, per_address=16, reserved=4)
+NAME_LIMIT = 200  # characters of a verb, and of what it is about
+WAITING = ("drain", "takeover")  # verbs that may take long
 LINGER = 3.0  # s that idle connections are left open after a takeover
 LOOK = 0.05  # s between two looks whether everything has ended
 PATH_LIMIT = 100  # bytes of a Unix socket's path: 108 with Linux, 104 with macOS, and the end
@@ -59,35 +70,33 @@ class Admin:
     reload: Callable[[], str] | None = None
     token: Secret | None = field(default=None, repr=False)
     stop: Callable[[], None] = field(default=partial(signal.raise_signal, signal.SIGTERM))
+    operators: PeerServer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.operators = PeerServer("an operator's connection", log, self._operator, OPERATORS)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one operator until it leaves."""
-        buffer = b""
-        try:
-            while True:
-                line, found, rest = buffer.partition(b"\n")
-                if found:
-                    buffer = rest
-                    if await self._line(stream, line):
-                        continue
-                    return
-                data = bytes(await stream.receive_some(LONGEST))
-                buffer += data
-                if not data or len(buffer) > LONGEST:
-                    return
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await trio.lowlevel.checkpoint()
-        finally:
-            await trio.aclose_forcefully(stream)
+        """Serve one operator until it leaves. Nothing but a cancellation gets out."""
+        await self.operators.handle(stream)
 
-    async def _line(self, stream: trio.abc.Stream, line: bytes) -> bool:
+    async def _operator(self, stream: trio.abc.Stream, peer: Peer) -> None:
+        lines = _Lines(stream)
+        while (line := await lines.next()) is not None:
+            peer.busy()
+            if not await self._line(stream, line, crowded=peer.crowded):
+                return
+            peer.idle()
+
+    async def _line(self, stream: trio.abc.Stream, line: bytes, *, crowded: bool) -> bool:
         """Answer one request; return whether there may be another."""
         try:
             request = from_json(line)
             if not isinstance(request, dict):
                 raise Refusal("a request is a JSON object")
             self._check(request)
-            if request.get("verb") == "takeover":
+            if crowded and request.get("verb") in WAITING:
+                raise Refusal("there are too many operators for that; try again when one of them has left")
+            if _text(request, "verb") == "takeover":
                 await self._take_over(stream)
                 return False
             answer = await self._answer(request)
@@ -95,8 +104,15 @@ class Admin:
             answer = {"error": str(error)}
         except (ValueError, RecursionError):
             answer = {"error": "a request is a JSON object on one line"}
-        await stream.send_all(to_json(answer) + b"\n")
-        return True
+        except GONE:
+            raise
+        except Exception as error:
+            self.operators.boundary.note(error)
+            answer = {"error": "the gateway failed to do this by a bug of its own; its log says more"}
+        with trio.move_on_after(LINE_TIMEOUT):
+            await stream.send_all(to_json(answer) + b"\n")
+            return True
+        return False
 
     def _check(self, request: Mapping[str, Any]) -> None:
         given = request.get("token")
@@ -106,12 +122,13 @@ class Admin:
             raise Refusal("the token is missing or wrong (--token, or WARMLINE_CTL_TOKEN)")
 
     async def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        verb, name = request.get("verb"), request.get("name")
+        verb, name = _text(request, "verb"), _text(request, "name")
         await trio.lowlevel.checkpoint()
         if verb == "show":
             gateway = self.running.gateway
-            table = table_of(str(name), gateway, now=trio.current_time(), settings=self.settings)
-            return {"columns": table.columns, "rows": table.rows}
+            table = table_of(name or "", gateway, now=trio.current_time(), settings=self.settings)
+            more = self._stats() if name == "stats" else []
+            return {"columns": table.columns, "rows": [*table.rows, *more]}
         if verb == "reload":
             if self.reload is None:
                 raise Refusal("there is no configuration file: start with --config FILE")
@@ -123,18 +140,23 @@ class Admin:
             if not isinstance(name, str):
                 raise Refusal("kick whom? Give the name of a key, as `show keys` or `show pools` has it")
             return {
-                "said": f"ended {plural(self.running.gateway.clients.kick(name), 'connection')} of {name}"
+                "said": f"ended {plural(self.running.gateway.sessions.kick(name), 'connection')} of {name}"
             }
         if verb not in _DONE:
-            raise Refusal(f"no such verb: {str(verb)[:40]!r}; there is {', '.join(VERBS)}")
-        chosen = self._upstreams(None if name is None else str(name))
+            raise Refusal(f"no such verb: {verb!r}; there is {', '.join(VERBS)}")
+        chosen = self._upstreams(name)
         if name is None and verb in _LASTING:
-            self.running.gateway.upstreams.paused = _LASTING[str(verb)]
+            self.running.gateway.upstreams.paused = _LASTING[verb]
         for upstream in chosen:
-            self._do(str(verb), upstream)
+            self._do(verb, upstream)
         if verb == "drain":
             await self._until_idle(chosen)
-        return {"said": f"{_DONE[str(verb)]} {plural(len(chosen), 'upstream')}"}
+        return {"said": f"{_DONE[verb]} {plural(len(chosen), 'upstream')}"}
+
+    def _stats(self) -> list[Sequence[Value]]:
+        """Return the rows about this listener itself."""
+        operators = self.operators
+        return [("admin_connections", len(operators.peers)), ("admin_crashes", operators.crashes)]
 
     def _upstreams(self, name: str | None) -> list[Upstream]:
         every = self.running.gateway.upstreams.all
@@ -166,12 +188,52 @@ class Admin:
         if not isinstance(stream, trio.SocketStream) or stream.socket.family != socket.AF_UNIX:
             raise Refusal("a takeover needs the Unix socket: a port cannot pass what it listens on")
         await send_sockets(stream, self.running.listeners)
-        if bytes(await stream.receive_some(LONGEST)).strip() != b'"ready"':
+        said = b""
+        with trio.move_on_after(READY_TIMEOUT):
+            said = bytes(await stream.receive_some(LONGEST))
+        if said.strip() != b'"ready"':
             log.warning("a takeover was begun and not completed; going on")
             return
         log.info("another process has taken over")
         self.running.gateway.linger = LINGER
         self.stop()
+
+
+@define(eq=False)
+class _Lines:
+    """Reads what an operator says, line by line."""
+
+    stream: trio.abc.Stream
+    _buffer: bytes = field(default=b"", init=False)
+
+    async def next(self) -> bytes | None:
+        """Wait for a line; None when there are no more, for one that is too long, and for one that does not end."""
+        with trio.CancelScope() as patience:
+            while True:
+                line, found, rest = self._buffer.partition(b"\n")
+                if found:
+                    self._buffer = rest
+                    await trio.lowlevel.checkpoint()
+                    return line
+                if self._buffer:
+                    patience.deadline = min(patience.deadline, trio.current_time() + LINE_TIMEOUT)
+                data = bytes(await self.stream.receive_some(LONGEST))
+                self._buffer += data
+                if not data or len(self._buffer) > LONGEST:
+                    return None
+        return None
+
+
+def _text(request: Mapping[str, Any], name: str) -> str | None:
+    """Return a field that is a text, if it is there. Raises `Refusal`."""
+    value = request.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Refusal(f"{name} must be a text")
+    if len(value) > NAME_LIMIT:
+        raise Refusal(f"{name} may have {NAME_LIMIT} characters, and {value[:40]!r}... has {len(value)}")
+    return value
 
 
 _DONE = {
@@ -199,7 +261,7 @@ async def serve_admin(admin: Admin, where: str | tuple[str, int]) -> AsyncIterat
         (listener,) = await trio.open_tcp_listeners(where[1], host=where[0])
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, admin.handle, [listener])
+            await nursery.start(admin.operators.run, [listener])
             yield
             nursery.cancel_scope.cancel()
     finally:

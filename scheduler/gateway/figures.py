@@ -20,6 +20,9 @@ class GatewayStats(Snapshot):
     refused: int = counter("Requests answered with an error before anything else was said.")
     failed: int = counter("Turns over HTTP whose clients were told of the failure on the stream.")
     turned_away: int = counter("Connections that were one too many.")
+    evicted: int = counter("Idle connections that were closed for new ones.")
+    body_bytes: int = gauge("Of requests that are read, or whose turns have not ended.", unit="bytes")
+    bodies_refused: int = counter("Requests for whose bodies there was no room.")
     crashes: int = counter("Connections and upstreams lost by a bug of the gateway's own.")
     remembered: int = gauge("Responses that can be gone on from.")
     forgotten: int = counter("Responses that had to make room.")
@@ -35,7 +38,7 @@ class Figures(Snapshot):
 
 def figures_of(gateway: Gateway) -> Figures:
     """Return what a gateway counts now."""
-    counts, library = gateway.counts, gateway.core.library
+    counts, library, peers = gateway.counts, gateway.core.library, gateway.clients.peers
     return Figures(
         gateway=GatewayStats(
             connections=gateway.connections,
@@ -44,7 +47,10 @@ def figures_of(gateway: Gateway) -> Figures:
             requests=counts["requests"],
             refused=counts["refused"],
             failed=counts["failed"],
-            turned_away=counts["turned_away"],
+            turned_away=peers.turned_away,
+            evicted=peers.evictions,
+            body_bytes=gateway.bodies.held,
+            bodies_refused=gateway.bodies.refused,
             crashes=gateway.crashes + gateway.upstreams.crashes,
             remembered=len(library),
             forgotten=library.evicted,

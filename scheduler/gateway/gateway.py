@@ -9,18 +9,21 @@ from collections import Counter
 import trio
 from attrs import define, evolve, field
 
-from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
+from pool.body_budget import Account, BodyBudget, BudgetExceeded
+from pool.listener import PeerServer
+from pool.peers import Peer
+from pool.web import BodyBroken, BodyTimeout, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from pool.wire.codec import to_json
 from pool.wire.refusal import Refused
-from scheduler.gateway.clients import Clients
 from scheduler.gateway.core import Core
-from scheduler.gateway.front import GONE, ClientGone, Front
+from scheduler.gateway.front import ClientGone, Front
 from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.library import Library
 from scheduler.gateway.ownership import Ownership
 from scheduler.gateway.passthrough import AnswerBroken
-from scheduler.gateway.requests import Requests
+from scheduler.gateway.requests import Request, Requests
 from scheduler.gateway.routing import route_of
+from scheduler.gateway.sessions import Sessions
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstreams
@@ -41,31 +44,43 @@ class Gateway:
     spool: Spool | None = None
     core: Core = field(init=False)
     requests: Requests = field(init=False)
-    clients: Clients = field(factory=Clients, init=False)  # what callers have open
+    sessions: Sessions = field(factory=Sessions, init=False)  # what callers have open
     stopping: trio.Event = field(factory=trio.Event, init=False)  # no more requests are taken
     counts: Counter[str] = field(factory=Counter, init=False)
-    crashes: int = field(default=0, init=False)
+    clients: PeerServer = field(init=False)
+    bodies: BodyBudget = field(init=False)  # of requests that are read, or whose turns have not ended
     linger: float = field(default=0.0, init=False)  # s that idle connections stay open when it stops
     _idle: set[trio.CancelScope] = field(factory=set, init=False)  # connections that wait for a request
     _speaking: set[HttpConnection] = field(factory=set, init=False)  # connections that speak HTTP
-    _from: Counter[str] = field(factory=Counter, init=False)  # connections by the client's address
-    _left: trio.Event = field(factory=trio.Event, init=False)  # a connection has ended
 
     def __attrs_post_init__(self) -> None:
         library = Library(self.settings.memory_bytes, self.settings.memory_responses)
         self.core = Core(self.upstreams, library, Ownership(self.settings.memory_ids), self.spool)
         front = Front(self.core, self.settings)
         self.requests = Requests(self.core, front, self.keys, self.counts, self._body)
+        self.clients = PeerServer(
+            "a client's connection",
+            log,
+            self._client,
+            self.settings.connection_limits,
+            expected=(ClientGone, AnswerBroken, BodyBroken),
+        )
+        self.bodies = BodyBudget(self.settings.max_bodies, self.settings.client_bodies)
 
     @property
     def connections(self) -> int:
         """Clients that are connected."""
-        return self._from.total()
+        return len(self.clients.peers)
 
     @property
     def addresses(self) -> Counter[str]:
         """How many connections there are from each address."""
-        return self._from
+        return self.clients.peers.addresses
+
+    @property
+    def crashes(self) -> int:
+        """Connections that were lost by a bug of the gateway's own."""
+        return self.clients.crashes
 
     def stop(self) -> None:
         """Take no more requests: connections without one are closed, the others when theirs is answered."""
@@ -78,55 +93,22 @@ class Gateway:
 
     async def deserted(self) -> None:
         """Wait until no client is connected."""
-        await trio.lowlevel.checkpoint()
-        while self.connections:
-            self._left = trio.Event()
-            await self._left.wait()
+        await self.clients.peers.none_left()
 
     async def handle(self, stream: trio.abc.Stream, address: str = "") -> None:
-        """Serve a connection until it ends, and close it. Only our own bugs would raise; they are logged."""
+        """Serve a connection until it ends, and close it. Nothing but a cancellation gets out."""
+        await self.clients.handle(stream, address)
+
+    async def _client(self, stream: trio.abc.Stream, peer: Peer) -> None:
+        http = HttpConnection(stream, self.settings.http_limits)
+        http.last = peer.crowded or self.stopping.is_set()
+        self._speaking.add(http)
         try:
-            if self._from[address] >= self.settings.client_connections:
-                await self._turn_away(stream, "This address has too many connections to the gateway.")
-            elif self.connections >= self.settings.max_connections:
-                await self._turn_away(stream, "The gateway has too many connections.")
-            else:
-                self._from[address] += 1
-                try:
-                    http = self._http(stream)
-                    http.last = self.stopping.is_set()
-                    self._speaking.add(http)
-                    await self._converse(http)
-                finally:
-                    self._speaking.discard(http)
-                    self._from[address] -= 1
-                    if not self._from[address]:
-                        del self._from[address]
-                    self._left.set()
-        except* (ClientGone, AnswerBroken, BodyBroken, *GONE):
-            await trio.lowlevel.checkpoint()
-        except* Exception:
-            self.crashes += 1
-            log.exception("a client's connection crashed")
+            await self._converse(http, peer)
         finally:
-            with trio.move_on_after(CLOSING, shield=True):
-                await _close(stream)
+            self._speaking.discard(http)
 
-    def _http(self, stream: trio.abc.Stream) -> HttpConnection:
-        settings = self.settings
-        return HttpConnection(stream, settings.max_head, settings.max_body, settings.send_timeout)
-
-    async def _turn_away(self, stream: trio.abc.Stream, message: str) -> None:
-        self.counts["turned_away"] += 1
-        refusal = Refused(
-            message, status=503, kind="server_error", code="server_is_overloaded", retry_after=1
-        )
-        with trio.move_on_after(CLOSING):
-            await self._refuse(self._http(stream), refusal, last=True)
-
-    async def _converse(self, http: HttpConnection) -> None:
-        settings = self.settings
-        patience = settings.head_timeout
+    async def _converse(self, http: HttpConnection, peer: Peer) -> None:
         while self.linger or not self.stopping.is_set():
             head: Head | None = None
             with trio.CancelScope() as waiting:
@@ -136,23 +118,28 @@ class Gateway:
                 if self.stopping.is_set():
                     waiting.deadline = trio.current_time() + self.linger
                 try:
-                    head = await http.next_head(patience)
+                    head = await http.next_head()
                 except MalformedRequest as error:
                     refusal = Refused(f"The request is no HTTP: {error}.", status=error.status)
                     await self._refuse(http, refusal, last=True)
                 finally:
                     self._idle.discard(waiting)
-            if head is None or not await self._serve(http, head):
+            if head is None:
                 return
-            patience = settings.idle_timeout
+            peer.busy()
+            if not await self._serve(http, head, peer):
+                return
+            peer.idle()
 
-    async def _serve(self, http: HttpConnection, head: Head) -> bool:
+    async def _serve(self, http: HttpConnection, head: Head, peer: Peer) -> bool:
         """Answer one request; return whether the connection can carry another."""
         request_id = f"req_{secrets.token_hex(16)}"
         self.counts["requests"] += 1
         try:
             if head.path in ("/healthz", "/readyz"):
                 await self._health(http, head)
+            elif peer.crowded:
+                await self._refuse(http, _overloaded("has too many connections"), last=True)
             else:
                 caller = self.keys.identify(head.headers)
                 route = route_of(head)
@@ -160,33 +147,32 @@ class Gateway:
                     self.requests.check(caller, evolve(route, method="POST"))  # what a socket is for
                     await self._socket(http, head, caller)
                     return False
-                with self.clients.request(caller) as scope:
-                    await self.requests.serve(http, head, route, caller, request_id)
+                payer = caller.id if self.keys.policy == "virtual" else peer.address
+                with self.bodies.account(payer) as account, self.sessions.request(caller) as scope:
+                    request = Request(
+                        http=http, head=head, route=route, caller=caller, id=request_id, account=account
+                    )
+                    await self.requests.serve(request)
                 if scope.cancelled_caught:
                     raise ClientGone
-        except (Refused, BodyBroken) as error:
+        except (Refused, BodyBroken, BudgetExceeded) as error:
             self.counts["refused"] += 1
             if http.begun:
                 raise ClientGone from None
-            refusal = (
-                error if isinstance(error, Refused) else Refused(f"The request body is no HTTP: {error}.")
+            # Who sends too much, or too slowly, is not read any further.
+            last = isinstance(error, BudgetExceeded) or (
+                isinstance(error, BodyBroken) and error.status == BodyTimeout.status
             )
-            await self._refuse(http, refusal, request_id=request_id)
+            await self._refuse(http, _refusal_of(error), request_id=request_id, last=last)
         return http.again()
 
-    async def _body(self, http: HttpConnection) -> bytes:
-        parts: list[bytes] = []
-        with trio.CancelScope() as patience:
-            patience.deadline = trio.current_time() + self.settings.head_timeout
-            try:
-                async for part in http.body_parts():
-                    parts.append(part)
-                    patience.deadline = trio.current_time() + self.settings.head_timeout
-            except BodyTooLarge as error:
-                message = f"The request body is over {error.limit} bytes (max_body)."
-                raise Refused(message, status=413, code="request_too_large") from None
-            return b"".join(parts)
-        raise Refused("The request body does not come.", status=408, code="request_timeout")
+    async def _body(self, http: HttpConnection, account: Account) -> bytes:
+        """Read a body that is kept. It is paid for until its turn has ended: what is made of it is as large."""
+        try:
+            return await http.body(account)
+        except BodyTooLarge as error:
+            message = f"The request body is over {error.limit} bytes (max_body)."
+            raise Refused(message, status=413, code="request_too_large") from None
 
     async def _socket(self, http: HttpConnection, head: Head, caller: Caller) -> None:
         await serve_socket(
@@ -196,7 +182,7 @@ class Gateway:
             ring=self.keys,
             settings=self.settings,
             stopping=self.stopping,
-            clients=self.clients,
+            sessions=self.sessions,
         )
 
     async def _health(self, http: HttpConnection, head: Head) -> None:
@@ -234,8 +220,26 @@ class Gateway:
         return False
 
 
-async def _close(stream: trio.abc.Stream) -> None:
-    try:
-        await stream.aclose()
-    except GONE:
-        await trio.aclose_forcefully(stream)
+def _overloaded(why: str) -> Refused:
+    return Refused(
+        f"The gateway {why}. Please try again later.",
+        status=503,
+        kind="server_error",
+        code="server_is_overloaded",
+        retry_after=1,
+    )
+
+
+def _refusal_of(error: Refused | BodyBroken | BudgetExceeded) -> Refused:
+    """Return what a client is told."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, BudgetExceeded):
+        return _overloaded(f"holds as much of requests as it may ({_budget(error)}): {error}")
+    if error.status == BodyTimeout.status:
+        return Refused(f"The request body is too slow: {error}.", status=error.status, code="request_timeout")
+    return Refused(f"The request body is no HTTP: {error}.", status=error.status)
+
+
+def _budget(error: BudgetExceeded) -> str:
+    return "max_bodies" if error.all_used else "client_bodies"

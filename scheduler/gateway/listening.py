@@ -25,6 +25,7 @@ from sys import byteorder
 import trio
 
 from pool.errors import SettingsError
+from pool.numbers import whole_number
 from scheduler.gateway.keys import Policy
 from scheduler.gateway.loopback import is_loopback
 
@@ -36,9 +37,10 @@ _MOST_FDS = 64
 def address_of(listen: str, *, name: str = "listen") -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; without a host it is loopback. Raises `SettingsError`."""
     host, _, port = listen.rpartition(":")
-    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
+    number = whole_number(port, most=65535)
+    if number is None:
         raise SettingsError(name, listen, "must look like HOST:PORT, e.g. 127.0.0.1:8080; port 0 takes any")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", number
 
 
 def check_exposure(host: str, policy: Policy) -> None:
@@ -70,11 +72,11 @@ def duplicate(listening: trio.socket.SocketType) -> socket.socket:
 def inherited(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
     """Return the sockets that systemd passed to this process, if it did, and forget about them in `environ`."""
     mine = environ.pop("LISTEN_PID", "") == str(pid)
-    count = environ.pop("LISTEN_FDS", "")
+    count = whole_number(environ.pop("LISTEN_FDS", ""), most=_MOST_FDS)
     environ.pop("LISTEN_FDNAMES", None)
-    if not mine or not count.isdecimal():
+    if not mine or not count:
         return []
-    found = [socket.socket(fileno=fd) for fd in range(_FIRST_FD, _FIRST_FD + int(count))]
+    found = [socket.socket(fileno=fd) for fd in range(_FIRST_FD, _FIRST_FD + count)]
     for one in found:
         one.set_inheritable(False)
         if one.type != socket.SOCK_STREAM or one.family not in (socket.AF_INET, socket.AF_INET6):

@@ -35,7 +35,7 @@ class Reload:
         else:
             later = []
         gateway.keys.replace(fresh.tables.keys)
-        ended = gateway.clients.revoke(lambda caller: not gateway.keys.still_valid(caller))
+        ended = gateway.sessions.revoke(lambda caller: not gateway.keys.still_valid(caller))
         later += self._resize(fresh)
         names = fresh.plain.keys() | before.plain.keys()
         later += sorted(name for name in names if fresh.plain.get(name) != before.plain.get(name))

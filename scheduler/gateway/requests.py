@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from attrs import define
+from attrs import define, frozen
 
 from pool.answer import Answer
+from pool.body_budget import Account
 from pool.errors import PoolError
 from pool.relay import kept
 from pool.web import Head, HttpConnection
@@ -47,8 +48,20 @@ from scheduler.gateway.references import references
 from scheduler.gateway.routing import Route, encoded_body
 from scheduler.turns import Usage
 
-ReadBody = Callable[[HttpConnection], Awaitable[bytes]]
+ReadBody = Callable[[HttpConnection, Account], Awaitable[bytes]]
 UNKNOWN_MODEL = "unknown"  # in admission, where a request names none
+
+
+@frozen(eq=False, kw_only=True)
+class Request:
+    """One request of the API. `id`: as the answer names it; `account` pays for its body until it is answered."""
+
+    http: HttpConnection
+    head: Head
+    route: Route
+    caller: Caller
+    id: str
+    account: Account
 
 
 @define(eq=False)
@@ -65,9 +78,7 @@ class Requests:
         """Say what a request does. Raises `Refused` when its caller's key may not do that."""
         return check_endpoint(route, [EVERYTHING] if caller.key is None else caller.key.endpoints)
 
-    async def serve(
-        self, http: HttpConnection, head: Head, route: Route, caller: Caller, request_id: str
-    ) -> None:
+    async def serve(self, request: Request) -> None:
         """Answer one request.
 
         Raises:
@@ -75,7 +86,9 @@ class Requests:
             ClientGone: the client left.
             AnswerBroken: the answer broke off.
             BodyBroken: the request's body broke off, or is no HTTP.
+            BudgetExceeded: there is no room for the body.
         """
+        route, caller = request.route, request.caller
         operation = self.check(caller, route)
         if operation.names is not None and await self.core.denied(caller, [operation.names]):
             kind = "Response" if route.family == "responses" else route.family
@@ -83,38 +96,34 @@ class Requests:
         self.keys.charge(caller, trio.current_time())
         if route.family == "responses" and route.method == "DELETE" and len(route.segments) == 2:
             self.core.forget(caller, route.segments[1])
-        if route.create and encoded_body(head.headers) is None:
-            await self._create(http, head, route, caller, operation, request_id)
+        if route.create and encoded_body(request.head.headers) is None:
+            await self._create(request, operation)
         elif caller.secret is not None:
-            async with self.core.upstreams.use(caller) as upstream:
-                await pass_through(http, head, route, upstream.http)
+            await self._forward(request, None)
         else:
-            await self._lend(http, head, route, caller, operation)
+            await self._lend(request, operation)
 
-    async def _create(
-        self,
-        http: HttpConnection,
-        head: Head,
-        route: Route,
-        caller: Caller,
-        operation: Operation,
-        request_id: str,
-    ) -> None:
-        body = await self.read_body(http)
+    async def _create(self, request: Request, operation: Operation) -> None:
+        caller = request.caller
+        body = await self.read_body(request.http, request.account)
         asked = await self.core.checked(caller, read_create(body))
         if await self._is_turn(caller, asked):
             try:
-                turn = await self.front.create(http, caller, asked, {"x-request-id": request_id})
+                turn = await self.front.create(request.http, caller, asked, {"x-request-id": request.id})
             except Failed:
                 self.counts["failed"] += 1
             else:
                 self.keys.spent(caller, turn.usage.total_tokens, trio.current_time())
         elif caller.secret is not None:
-            async with self.core.upstreams.use(caller) as upstream:
-                await pass_through(http, head, route, upstream.http, body)
+            await self._forward(request, body)
         else:
             content = body if caller.key is None else to_json(from_json(body))
-            await self._pass(http, head, route, caller, operation, content, asked.model)
+            await self._pass(request, operation, content, asked.model)
+
+    async def _forward(self, request: Request, body: bytes | None) -> None:
+        """Pass a request on with its client's own key."""
+        async with self.core.upstreams.use(request.caller) as upstream:
+            await pass_through(request.http, request.head, request.route, upstream.http, body)
 
     async def _is_turn(self, caller: Caller, asked: Asked) -> bool:
         """Whether a create is a turn of ours; else it goes over plain HTTP."""
@@ -125,21 +134,19 @@ class Requests:
             raise previous_response_not_found(parent)
         return False
 
-    async def _lend(
-        self, http: HttpConnection, head: Head, route: Route, caller: Caller, operation: Operation
-    ) -> None:
+    async def _lend(self, request: Request, operation: Operation) -> None:
         """Pass a request on with the gateway's own key."""
+        headers, caller = request.head.headers, request.caller
         if caller.key is None:  # alone with the key: there is nobody to keep apart
-            if route.create:
-                check_body(operation, head.headers, has_body=True)
-            await self._pass(http, head, route, caller, operation, None, None)
+            if request.route.create:
+                check_body(operation, headers, has_body=True)
+            await self._pass(request, operation, None, None)
             return
-        kind = check_body(operation, head.headers, has_body=has_body(head))
-        if kind != "json":
-            await self._pass(http, head, route, caller, operation, None, None)
+        if check_body(operation, headers, has_body=has_body(request.head)) != "json":
+            await self._pass(request, operation, None, None)
             return
         try:
-            value = from_json(await self.read_body(http))
+            value = from_json(await self.read_body(request.http, request.account))
             names = set(references(value))
             content = to_json(value)
         except (ValueError, RecursionError):
@@ -147,22 +154,14 @@ class Requests:
         for denied in await self.core.denied(caller, names):
             raise not_yours(denied)
         model = value.get("model") if isinstance(value, dict) else None
-        await self._pass(
-            http, head, route, caller, operation, content, model if isinstance(model, str) else None
-        )
+        await self._pass(request, operation, content, model if isinstance(model, str) else None)
 
     async def _pass(
-        self,
-        http: HttpConnection,
-        head: Head,
-        route: Route,
-        caller: Caller,
-        operation: Operation,
-        body: bytes | None,
-        model: str | None,
+        self, request: Request, operation: Operation, body: bytes | None, model: str | None
     ) -> None:
         """Pass a request on with the gateway's own key; with its tokens, if it uses some, admitted and charged."""
-        fields: Fields = lent_fields(head.fields)
+        caller, route = request.caller, request.route
+        fields: Fields = lent_fields(request.head.fields)
         if body is not None:
             fields = [one for one in fields if one[0].lower() != b"content-type"]
             fields = [*fields, (b"content-type", b"application/json")]
@@ -179,7 +178,7 @@ class Requests:
         async with self.core.upstreams.use(caller) as upstream:
             pass_on = partial(
                 pass_through,
-                *(http, head, route, upstream.http, body),
+                *(request.http, request.head, route, upstream.http, body),
                 fields=fields,
                 answered=answered,
                 shown=shown_fields,

@@ -25,7 +25,6 @@ class RunningGateway:
     # Every connection that was accepted has ended. Asked of its task, which may not have begun yet.
     _deserted: trio.Event = field(factory=trio.Event, init=False)
     _patience: trio.CancelScope = field(factory=trio.CancelScope, init=False)
-    _accepting: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _serving: trio.CancelScope = field(factory=trio.CancelScope, init=False)
 
     @property
@@ -42,7 +41,7 @@ class RunningGateway:
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are there go on."""
-        self._accepting.cancel()
+        self.gateway.clients.stop_accepting()
 
     async def stop(self, grace: float) -> int:
         """Stop accepting, let turns end within `grace` seconds, and cut the rest off; return how many those were."""
@@ -79,22 +78,9 @@ async def serve_gateway(
     """
     running = RunningGateway(gateway, listeners, tls is not None)
 
-    async def handle(stream: trio.SocketStream) -> None:
-        address = str(stream.socket.getpeername()[0])
-        if tls is None:
-            await gateway.handle(stream, address)
-        else:
-            await gateway.handle(
-                trio.SSLStream(stream, tls, server_side=True, https_compatible=True), address
-            )
-
-    async def serve(*, task_status: trio.TaskStatus[object]) -> None:  # noqa: ASYNC128  # serve_listeners does
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
         with running._serving:
-            async with trio.open_nursery() as clients:
-                with running._accepting:
-                    await trio.serve_listeners(
-                        handle, list(listeners), handler_nursery=clients, task_status=task_status
-                    )
+            await gateway.clients.run(listeners, tls=tls, task_status=task_status)
             running._deserted.set()
 
     async with trio.open_nursery() as nursery:

@@ -7,6 +7,9 @@ from typing import Any
 from attrs import evolve, field, frozen
 from attrs.validators import optional
 
+from pool.errors import SettingsError
+from pool.http_limits import HttpLimits
+from pool.peers import ConnectionLimits
 from pool.settings import MIB, above, at_least, whole
 
 
@@ -37,6 +40,12 @@ class GatewaySettings:
 
     max_head: int = field(default=64 * 1024, validator=whole(1024))
     max_body: int = field(default=64 * MIB, validator=whole(1024))
+    body_timeout: float = field(default=900.0, validator=above(0))  # for a whole body
+    # Bytes a second of a body, on average, when it has taken `head_timeout`; 0: any
+    least_rate: float = field(default=16384.0, validator=at_least(0))
+    # Of bodies that are read or whose turns have not ended: of all clients, and of one key or address
+    max_bodies: int = field(default=512 * MIB, validator=whole(1024))
+    client_bodies: int = field(default=256 * MIB, validator=whole(1024))
     # A WebSocket of a client. Its lanes are as many as OpenAI's, whatever the upstream can.
     max_message: int = field(default=16 * MIB, validator=whole(1024))  # from the client
     in_flight: int = field(default=16, validator=whole(1))
@@ -51,6 +60,36 @@ class GatewaySettings:
     ping_timeout: float = field(default=20.0, validator=above(0))  # and silence after that: it has gone
     max_connections: int = field(default=4096, validator=whole(1))  # of clients
     client_connections: int = field(default=1024, validator=whole(1))  # of one address
+    # Further ones, for when those are busy: they get a 503, or a sign of life
+    reserved_connections: int = field(default=16, validator=whole(0))
+
+    def __attrs_post_init__(self) -> None:
+        for larger in ("client_bodies", "max_bodies"):
+            if getattr(self, larger) < self.max_body:
+                remedy = f"must be at least max_body ({self.max_body}), or no such body could ever be read"
+                raise SettingsError(larger, getattr(self, larger), remedy)
+
+    @property
+    def http_limits(self) -> HttpLimits:
+        """What a client may send over HTTP."""
+        return HttpLimits(
+            max_head=self.max_head,
+            max_body=self.max_body,
+            head_timeout=self.head_timeout,
+            idle_timeout=self.idle_timeout,
+            body_timeout=self.body_timeout,
+            least_rate=self.least_rate,
+            send_timeout=self.send_timeout,
+        )
+
+    @property
+    def connection_limits(self) -> ConnectionLimits:
+        """How many clients may be connected."""
+        return ConnectionLimits(
+            connections=self.max_connections,
+            per_address=self.client_connections,
+            reserved=self.reserved_connections,
+        )
 
     def with_(self, **changes: Any) -> GatewaySettings:
         """Return a copy with some fields changed."""

@@ -21,6 +21,7 @@ import trio
 from attrs import define, field
 
 from pool.auth import StaticKey
+from pool.boundary import Boundary
 from pool.dial import Dial
 from pool.errors import DialFailed, PoolClosed, SettingsError
 from pool.http import HttpClient, open_http
@@ -130,13 +131,19 @@ class Upstreams:
     dial: Callable[[Endpoint, PoolSettings], Dial] | None = None
     http: Callable[[Endpoint, PoolSettings], HttpClient] | None = None  # likewise
     rng: random.Random | None = None
-    crashes: int = field(default=0, init=False)
+    _serving: Boundary = field(factory=lambda: Boundary("an upstream", log), init=False)
+    _tidying: Boundary = field(factory=lambda: Boundary("closing what is idle", log), init=False)
     # Upstreams that are opened grant no lane until they are resumed
     paused: bool = field(default=False, init=False)
     _past: SchedulerStats = field(factory=SchedulerStats, init=False)  # counts of those that have closed
     _there: set[Upstream] = field(factory=set, init=False)  # that have not, be they closing
     _open: OrderedDict[str, Upstream] = field(factory=OrderedDict, init=False)  # the longest unused first
     _nursery: trio.Nursery | None = field(default=None, init=False)
+
+    @property
+    def crashes(self) -> int:
+        """What was lost by a bug of the gateway's own."""
+        return self._serving.crashes + self._tidying.crashes
 
     @property
     def sources(self) -> Mapping[str, Scheduler]:
@@ -162,7 +169,8 @@ class Upstreams:
             task_status.started()
             while True:
                 await trio.sleep(min(self.settings.upstream_idle, self.settings.conversation_idle) / LOOKS)
-                self.tidy()
+                with self._tidying:
+                    self.tidy()
 
     def tidy(self) -> None:
         """Close what nobody has used for too long."""
@@ -266,9 +274,8 @@ class Upstreams:
         except* SettingsError as group:
             one.failure = group.exceptions[0]
         except* Exception as group:
-            self.crashes += 1
+            self._serving.note(group)
             one.failure = PoolClosed("the gateway has lost its upstream by a bug of its own")
-            log.error("the upstream %s crashed", one.name, exc_info=group)
         finally:
             one.close()
             if one._parts is not None:

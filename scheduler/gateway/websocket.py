@@ -32,9 +32,9 @@ from pool.wire.events import Encoded
 from pool.wire.lanes import LaneBook, checked_stream_id
 from pool.wire.refusal import Refused, connection_limit_reached
 from pool.wire.steer import SteerRefused, check_steer
-from scheduler.gateway.clients import Clients
 from scheduler.gateway.core import Core
 from scheduler.gateway.keys import Caller, KeyRing
+from scheduler.gateway.sessions import Sessions
 from scheduler.gateway.settings import GatewaySettings
 from scheduler.gateway.telling import SocketTurn, steer_failed
 
@@ -53,7 +53,7 @@ async def serve_socket(
     ring: KeyRing,
     settings: GatewaySettings,
     stopping: trio.Event,
-    clients: Clients,
+    sessions: Sessions,
 ) -> None:
     """Accept the upgrade that `http` has read last, and serve the connection until its end.
 
@@ -69,7 +69,7 @@ async def serve_socket(
     except SocketEnded:
         return
     session = SocketSession(core, ring, settings, ws, caller, stopping)
-    with clients.session(session):
+    with sessions.session(session):
         await session.run()
 
 

@@ -6,6 +6,8 @@ import ipaddress
 
 from attrs import frozen
 
+from pool.numbers import whole_number
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -32,9 +34,10 @@ class Address:
             host = host[1:-1]
         elif ":" in host:
             raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:9100")
-        if not (port.isascii() and port.isdigit() and 0 <= int(port) <= 65535):
+        number = whole_number(port, most=65535)
+        if number is None:
             raise ValueError(f"{text!r}: {port!r} is no port; give a number from 0 (any free one) to 65535")
-        return cls(host or LOOPBACK, int(port))
+        return cls(host or LOOPBACK, number)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,4 +1,10 @@
-"""One HTTP listener for whatever is served on an address: metrics, the dashboard, a sign of life."""
+"""One HTTP listener for whatever is served on an address: metrics, the dashboard, a sign of life.
+
+Theory of operation
+    Who scrapes and looks here must be able to, whoever else is connected: a silent connection makes room for the next
+    one (see `pool.peers`), and when every connection is busy, as those of pages that are watched are, a few reserved
+    ones still answer one request each that has a quick answer.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +15,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
+from attrs import define, field
 
-from pool.web import Head, HttpConnection, MalformedRequest
+from pool.http_limits import HttpLimits
+from pool.listener import PeerServer
+from pool.peers import ConnectionLimits, Peer
+from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from scheduler.dashboard.access import local_host
 from scheduler.telemetry.address import Address
 from scheduler.telemetry.errors import TelemetryError
 
 log = logging.getLogger("warmline.telemetry")
 
-PATIENCE = 75.0  # s that an idle client may keep its connection
-CONNECTIONS = 64  # at a time
+HTTP = HttpLimits(max_body=65536, head_timeout=10.0, idle_timeout=75.0, body_timeout=20.0)
+CONNECTIONS = ConnectionLimits(connections=64, per_address=64, reserved=16)
 Page = Callable[[HttpConnection, Head], Awaitable[bool]]
 """Answers a request if it is its own, and says whether it was."""
 
@@ -32,8 +42,8 @@ def cannot_listen(address: Address, error: OSError) -> TelemetryError:
 
 
 @asynccontextmanager
-async def listening(address: Address, pages: Sequence[Page]) -> AsyncIterator[Address]:
-    """Serve the pages while the block runs; yield the address, with the port that was free where 0 was asked for.
+async def listening(address: Address, pages: Sequence[Page]) -> AsyncIterator[Listener]:
+    """Serve the pages while the block runs; yield the listener. Its address has the port that it got.
 
     Its nursery puts an error of the block into an `ExceptionGroup`.
 
@@ -44,38 +54,41 @@ async def listening(address: Address, pages: Sequence[Page]) -> AsyncIterator[Ad
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
     except OSError as error:
         raise cannot_listen(address, error) from None
-    bound = Address(address.host, listeners[0].socket.getsockname()[1])
-    room = trio.CapacityLimiter(CONNECTIONS)
-
-    async def handle(stream: trio.SocketStream) -> None:
-        async with stream:
-            if room.available_tokens:
-                async with room:
-                    await serve(stream, bound, pages)
-
+    listener = Listener(Address(address.host, listeners[0].socket.getsockname()[1]), pages)
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, handle, listeners)
+        await nursery.start(listener.server.run, listeners)
         try:
-            yield bound
+            yield listener
         finally:
             nursery.cancel_scope.cancel()
 
 
-async def serve(stream: trio.abc.Stream, address: Address, pages: Sequence[Page]) -> None:
-    """Serve one connection to its end. Nothing that a client does gets out of here."""
-    http = HttpConnection(stream, max_body=65536)
-    try:
-        while (head := await http.next_head(PATIENCE)) is not None:
-            await answer(http, head, address, pages)
-            if not http.again():
-                return
-    except MalformedRequest as error:
-        with trio.move_on_after(1):
-            await _say(http, error.status, "This is no HTTP.")
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
-    except Exception:  # a page that fails must not end the runs of this process
-        log.exception("a page on %s failed", address)
+@define(eq=False)
+class Listener:
+    """Serves pages on an address. Made by `listening`."""
+
+    address: Address
+    pages: Sequence[Page]
+    server: PeerServer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.server = PeerServer(
+            f"a connection to {self.address}", log, self._serve, CONNECTIONS, expected=(BodyBroken,)
+        )
+
+    async def _serve(self, stream: trio.abc.Stream, peer: Peer) -> None:
+        http = HttpConnection(stream, HTTP)
+        http.last = peer.crowded
+        try:
+            while (head := await http.next_head()) is not None:
+                peer.busy()
+                await answer(http, head, self.address, self.pages)
+                if not await _finished(http) or not http.again():
+                    return
+                peer.idle()
+        except MalformedRequest as error:
+            await _say(http, error.status, f"This is no HTTP: {error}.")
+            await http.part(CONNECTIONS.close_timeout)
 
 
 async def answer(http: HttpConnection, head: Head, address: Address, pages: Sequence[Page]) -> None:
@@ -88,6 +101,18 @@ async def answer(http: HttpConnection, head: Head, address: Address, pages: Sequ
             if await page(http, head):
                 return
         await _say(http, 404, "Nothing here.")
+
+
+async def _finished(http: HttpConnection) -> bool:
+    """Read what is left of a request; return whether that is all of it."""
+    if http.body_read or http.waits_to_send:
+        return http.body_read
+    try:
+        async for _ in http.body_parts():
+            pass
+    except BodyTooLarge:
+        return False
+    return True
 
 
 async def health(http: HttpConnection, head: Head) -> bool:

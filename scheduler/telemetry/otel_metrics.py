@@ -8,17 +8,21 @@ name are recorded where they happen (see `otel`); the others are in `.hlog` file
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 from attrs import define, field, fields
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
+from pool.boundary import Boundary
 from pool.printable import label
 from pool.stats.rules import Rule, rule_of
 from pool.stats.snapshot import Snapshot
 from scheduler.stats import SchedulerStats
 from scheduler.telemetry.intervals import Sources, endpoint_of
+
+log = logging.getLogger("warmline.telemetry")
 
 UNITS = {"": "1", "seconds": "s", "bytes": "By", "tokens": "{token}"}
 REFRESH = 5.0  # s
@@ -31,6 +35,7 @@ class Instruments:
 
     sources: Sources
     provider: MeterProvider
+    boundary: Boundary = field(factory=lambda: Boundary("a look for OpenTelemetry", log), init=False)
     _seen: Mapping[Path, Sequence[Observation]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -57,7 +62,8 @@ class Instruments:
     async def run(self) -> None:
         """Look now and then, for ever."""
         while True:
-            self.refresh()
+            with self.boundary:
+                self.refresh()
             await trio.sleep(REFRESH)
 
     def _observer(self, path: Path) -> Callable[[CallbackOptions], Sequence[Observation]]:

@@ -34,13 +34,15 @@ class Metrics(Collector):
 
     sources: Sources
     beside: Callable[[], Snapshot] | None = None
+    listening: Callable[[], Snapshot] | None = None
     _: None = field(default=None, init=False)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric with a sample for each of its label values."""
         yield from families({name: scheduler.stats() for name, scheduler in self.sources().items()})
-        if self.beside is not None:
-            yield from _families([({}, self.beside())])
+        for snapshot in (self.beside, self.listening):
+            if snapshot is not None:
+                yield from _families([({}, snapshot())])
 
     async def page(self, http: HttpConnection, head: Head) -> bool:
         """Answer a scrape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,10 +11,13 @@ from functools import partial
 import trio
 from attrs import define, field
 
+from pool.boundary import Boundary
 from scheduler.telemetry.errors import TelemetryError
 from scheduler.telemetry.hlog_format import header, lines_of
 from scheduler.telemetry.intervals import Follower, Interval, Sources
 from scheduler.telemetry.log_file import LogFile
+
+log = logging.getLogger("warmline.telemetry")
 
 END_TIMEOUT = 5.0  # s, for the last interval
 
@@ -25,6 +29,7 @@ class StatsLog:
     file: LogFile
     follower: Follower
     say: Callable[[str], None]
+    boundary: Boundary = field(factory=lambda: Boundary("writing the statistics", log), init=False)
     _failing: bool = field(default=False, init=False)
 
     async def run(self, interval: float) -> None:
@@ -33,7 +38,8 @@ class StatsLog:
         while True:
             due += interval
             await trio.sleep_until(due)
-            await self.write()
+            with self.boundary:
+                await self.write()
             due = max(due, trio.current_time() - interval)  # after a long stop: not all of them at once
 
     async def write(self) -> None:
@@ -77,14 +83,14 @@ async def open_stats_log(
     epoch, began = time.time(), trio.current_time()
     file = LogFile(path, size_limit, partial(header, epoch))
     await trio.to_thread.run_sync(file.open)
-    log = StatsLog(file, Follower(sources, began, epoch), say)
+    writing = StatsLog(file, Follower(sources, began, epoch), say)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(log.run, interval)
+            nursery.start_soon(writing.run, interval)
             yield
             nursery.cancel_scope.cancel()
     finally:
         # Not before the task has ended: both would write the same interval.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
-            await log.finish()
+            await writing.finish()
         file.close()

@@ -7,7 +7,10 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
+from attrs import define, field
+
 from pool.auth import Secret
+from pool.boundary import Boundary
 from pool.redaction import PROCESS
 from pool.stats.snapshot import Snapshot
 from pool.web import Head, HttpConnection
@@ -15,7 +18,7 @@ from scheduler.telemetry import otel_setup
 from scheduler.telemetry.address import Address
 from scheduler.telemetry.errors import TelemetryError
 from scheduler.telemetry.intervals import Sources
-from scheduler.telemetry.listener import Page, cannot_listen, health, listening
+from scheduler.telemetry.listener import Listener, Page, cannot_listen, health, listening
 from scheduler.telemetry.options import TelemetryChoice
 
 __all__ = ["Sources", "check", "open_telemetry"]
@@ -87,8 +90,9 @@ async def open_telemetry(
                 say=say,
             )
             await stack.enter_async_context(log)
+        pages = _Pages(stack, choice, sources, say, beside)
         for address in dict.fromkeys(filter(None, (choice.metrics, choice.dashboard))):
-            await _serve(stack, address, choice, sources, say, beside)
+            await pages.serve(address)
         yield
 
 
@@ -106,39 +110,48 @@ def _about_trace(path: str) -> Iterator[None]:
         raise TelemetryError(f"--trace {path}: {error.strerror}; name a file that can be written") from None
 
 
-async def _serve(
-    stack: AsyncExitStack,
-    address: Address,
-    choice: TelemetryChoice,
-    sources: Sources,
-    say: Callable[[str], None],
-    beside: Callable[[], Snapshot] | None,
-) -> None:
-    pages: list[Page] = [health]
-    bound = await stack.enter_async_context(listening(address, pages))
-    if address == choice.metrics:
-        from scheduler.telemetry.prometheus import PATH, Metrics
+@define(eq=False)
+class _Pages:
+    """Serves what is to be served over HTTP, as long as `stack` is not closed."""
 
-        pages.append(Metrics(sources, beside).page)
-        say(f"metrics: http://{bound}{PATH}")
-    if address == choice.dashboard:
-        pages.append(await stack.enter_async_context(_dashboard(bound, sources, say)))
+    stack: AsyncExitStack
+    choice: TelemetryChoice
+    sources: Sources
+    say: Callable[[str], None]
+    beside: Callable[[], Snapshot] | None
+    _listeners: list[Listener] = field(factory=list, init=False)
+    _boundaries: list[Boundary] = field(factory=list, init=False)
 
+    async def serve(self, address: Address) -> None:
+        """Serve what belongs on an address."""
+        pages: list[Page] = [health]
+        listener = await self.stack.enter_async_context(listening(address, pages))
+        self._listeners.append(listener)
+        if address == self.choice.metrics:
+            from scheduler.telemetry.listener_stats import stats_of
+            from scheduler.telemetry.prometheus import PATH, Metrics
 
-@asynccontextmanager
-async def _dashboard(bound: Address, sources: Sources, say: Callable[[str], None]) -> AsyncIterator[Page]:
-    from scheduler.dashboard.access import Access
-    from scheduler.dashboard.server import Dashboard, url_of
+            metrics = Metrics(self.sources, self.beside, lambda: stats_of(self._listeners, self._boundaries))
+            pages.append(metrics.page)
+            self.say(f"metrics: http://{listener.address}{PATH}")
+        if address == self.choice.dashboard:
+            pages.append(await self.stack.enter_async_context(self._dashboard(listener.address)))
 
-    # Whoever can reach this machine from elsewhere must bring what only its user was told.
-    token = None if bound.loopback else Secret(secrets.token_urlsafe(24))
-    PROCESS.keep(None if token is None else token.reveal())
-    dashboard = Dashboard(sources, Access(token=token, port=bound.port))
+    @asynccontextmanager
+    async def _dashboard(self, bound: Address) -> AsyncIterator[Page]:
+        from scheduler.dashboard.access import Access
+        from scheduler.dashboard.server import Dashboard, url_of
 
-    async def page(http: HttpConnection, head: Head) -> bool:
-        await dashboard.respond(http, head)
-        return True
+        # Whoever can reach this machine from elsewhere must bring what only its user was told.
+        token = None if bound.loopback else Secret(secrets.token_urlsafe(24))
+        PROCESS.keep(None if token is None else token.reveal())
+        dashboard = Dashboard(self.sources, Access(token=token, port=bound.port))
+        self._boundaries.append(dashboard.boundary)
 
-    async with dashboard.running():
-        say(f"dashboard: {url_of(bound, bound.port, token)}")
-        yield page
+        async def page(http: HttpConnection, head: Head) -> bool:
+            await dashboard.respond(http, head)
+            return True
+
+        async with dashboard.running():
+            self.say(f"dashboard: {url_of(bound, bound.port, token)}")
+            yield page

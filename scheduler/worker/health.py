@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from attrs import asdict, define
+from attrs import asdict, define, field
 
 from pool.web import Head, HttpConnection
 from pool.wire.codec import to_json
+from scheduler.telemetry.listener import Listener
 from scheduler.worker.errors import QueueError
 from scheduler.worker.queue import Counts
 from scheduler.worker.worker import Phase, Worker
@@ -29,6 +30,7 @@ class HealthPage:
     """Answers `/healthz` (200 or 503, with the reasons), `/queue` (JSON, for scalers) and `/metrics`."""
 
     worker: Worker
+    listener: Listener | None = field(default=None, init=False)  # on which this is served
 
     async def page(self, http: HttpConnection, head: Head) -> bool:
         """Answer a request if it is for here."""
@@ -80,6 +82,12 @@ class HealthPage:
         ]
         for how, count in sorted(self.worker.ended.items()):
             lines.append(f'warmline_worker_ended_jobs_total{{how="{how}"}} {count}')
+        if self.listener is not None:
+            lines += [
+                "# HELP warmline_listener_crashes_total Connections to this page lost by a bug of our own.",
+                "# TYPE warmline_listener_crashes_total counter",
+                f"warmline_listener_crashes_total {self.listener.server.crashes}",
+            ]
         return "\n".join(lines) + "\n"
 
     def _facts(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from attrs import field, frozen
 
+from pool.numbers import whole_number
 from scheduler.worker.errors import QueueRefused
 
 PORT = 6379
@@ -100,6 +101,7 @@ def _hosts(text: str, shown: str) -> tuple[tuple[str, int], ...]:
 
 
 def _whole(text: str, what: str, shown: str) -> int:
-    if not text.isascii() or not text.isdigit():
+    number = whole_number(text)
+    if number is None:
         raise QueueRefused(shown, f"{what} must be a whole number, not {text!r}")
-    return int(text)
+    return number

@@ -100,8 +100,9 @@ async def _serve(post: Post) -> int:
             await first_contact(scheduler, fall_back=bool(endpoint.http_url))
             worker = Worker(queue, scheduler, post.agents, post.settings, post.seal)
             if post.health is not None:
-                bound = await stack.enter_async_context(listening(post.health, [HealthPage(worker).page]))
-                post.display.say(f"health on http://{bound}/healthz")
+                page = HealthPage(worker)
+                page.listener = await stack.enter_async_context(listening(post.health, [page.page]))
+                post.display.say(f"health on http://{page.listener.address}/healthz")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_heed_signals, signals, worker, post)
                 if post.supervised:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import trio
 from attrs import define, field
 
+from pool.numbers import whole_number
 from scheduler.worker.service import RESTART
 
 CHILD = "WARMLINE_WORK_CHILD"
@@ -31,8 +32,7 @@ MARGIN = 10.0
 
 def child_number() -> int | None:
     """Return which child of a supervisor this process is, from 0; None: it is none."""
-    text = os.environ.get(CHILD, "")
-    return int(text) if text.isdigit() else None
+    return whole_number(os.environ.get(CHILD, ""))
 
 
 @define(eq=False)

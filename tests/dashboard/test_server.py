@@ -23,7 +23,7 @@ from scheduler.dashboard.look import Look, look_at
 from scheduler.dashboard.server import Dashboard, url_of
 from scheduler.scheduler import Scheduler
 from scheduler.telemetry.address import Address
-from scheduler.telemetry.listener import serve
+from scheduler.telemetry.listener import Listener
 from tests.dashboard.stage import Stage, silent
 
 HERE = Address("127.0.0.1", 9100)
@@ -44,7 +44,7 @@ class Browser:
             await self.dashboard.respond(http, head)
             return True
 
-        self.nursery.start_soon(serve, theirs, self.address, [page])
+        self.nursery.start_soon(Listener(self.address, [page]).server.handle, theirs)
         parser = h11.Connection(h11.CLIENT)
         fields = list({"host": "127.0.0.1:9100", **headers}.items())
         await ours.send_all(parser.send(h11.Request(method="GET", target=target, headers=fields)) or b"")
@@ -169,8 +169,10 @@ async def test_one_connection_in_full(autojump_clock: MockClock) -> None:
         found = from_json(body)
         assert (status, found["id"]) == (200, 1)
         assert found["lanes"] == [["lane", "leased", "one", "one", round(lease.lane.since, 3)]]
-        for wrong in ("7", "x", "", "-1"):
-            assert (await browser.get(f"/connection.json?id={wrong}"))[0] == 404
+        assert (await browser.get("/connection.json?id=7"))[0] == 404
+        for wrong in ("x", "", "-1", "+1", "1_0", "1.0", "1e0", "%201", "%C2%B2", "%D9%A1", "7" * 5000):
+            status, _, body = await browser.get(f"/connection.json?id={wrong}")
+            assert (status, b"id must be the number" in body) == (400, True), wrong
 
 
 async def test_what_is_not_there(autojump_clock: MockClock) -> None:
@@ -324,7 +326,7 @@ async def test_a_request_with_a_body_or_a_wrong_method(autojump_clock: MockClock
             await browser.dashboard.respond(http, head)
             return True
 
-        browser.nursery.start_soon(serve, theirs, HERE, [page])
+        browser.nursery.start_soon(Listener(HERE, [page]).server.handle, theirs)
         await ours.send_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi")
         await wait_all_tasks_blocked()
         assert bytes(await ours.receive_some(65536)).startswith(b"HTTP/1.1 405 ")

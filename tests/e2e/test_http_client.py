@@ -12,6 +12,7 @@ import trustme
 from pool.emulator import Emulator, EmulatorSettings, serve_emulator
 from pool.errors import ConnectionLost, DialFailed
 from pool.http import HttpClient, open_http
+from pool.peers import Peer
 from pool.settings import Endpoint, PoolSettings
 from pool.wire.cycle import Finished
 from pool.wire.events import ResponseCreate
@@ -39,13 +40,13 @@ async def test_over_tls_and_real_sockets() -> None:
 
 
 async def test_a_keepalive_connection_that_the_server_has_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed, handle = trio.Event(), Emulator.handle_safely
+    closed, handle = trio.Event(), Emulator.handle
 
-    async def handle_and_tell(emulator: Emulator, stream: trio.abc.Stream) -> None:
-        await handle(emulator, stream)
+    async def handle_and_tell(emulator: Emulator, stream: trio.abc.Stream, peer: Peer) -> None:
+        await handle(emulator, stream, peer)
         closed.set()
 
-    monkeypatch.setattr(Emulator, "handle_safely", handle_and_tell)
+    monkeypatch.setattr(Emulator, "handle", handle_and_tell)
     settings = EmulatorSettings(idle_timeout=0.05)
     async with (
         serve_emulator(settings) as running,

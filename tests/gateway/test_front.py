@@ -158,18 +158,23 @@ async def test_who_takes_no_data_is_cut_off(autojump_clock: trio.abc.Clock) -> N
 async def test_limits_of_connections(autojump_clock: trio.abc.Clock) -> None:
     settings = GatewaySettings(client_connections=1, max_connections=2)
     async with (
-        staged(settings=settings) as stage,
+        staged(EmulatorSettings(latency="base=100"), settings=settings) as stage,
         web_client(stage) as first,
         web_client(stage, address="far") as second,
     ):
-        assert (await first.create(**ASKED)).status == 200
-        assert (await second.create(**ASKED)).status == 200
+        for busy in (first, second):
+            await busy.send("POST", "/v1/responses", BODY)
+        await trio.sleep(1)
         for address in ("near", "elsewhere"):
             async with web_client(stage, address=address) as turned_away:
-                answer = await turned_away.answer()
+                answer = await turned_away.ask("GET", "/v1/models")
                 assert (answer.status, answer.headers["connection"]) == (503, "close")
                 assert answer.json["error"]["code"] == "server_is_overloaded"
-        assert stage.gateway.counts["turned_away"] == 2
+            async with web_client(stage, address=address) as monitor:
+                assert (await monitor.ask("GET", "/healthz")).status == 200
+        assert stage.gateway.clients.peers.turned_away == 4
+        for busy in (first, second):
+            assert (await busy.answer()).status == 200
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from pool.errors import SettingsError
+from pool.http_limits import HttpLimits
 from pool.web import HttpConnection
 from pool.wire.refusal import Refused
 from scheduler.gateway.keys import KeyRing
@@ -201,10 +202,10 @@ async def test_what_the_gateway_knows_to_be_anothers_is_not_found(autojump_clock
 
 async def test_an_answer_that_is_not_taken_is_given_up(autojump_clock: trio.abc.Clock) -> None:
     near, far = trio.testing.lockstep_stream_pair()  # takes nothing that is not read
-    http = HttpConnection(far, send_timeout=5)
+    http = HttpConnection(far, HttpLimits(send_timeout=5))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(near.send_all, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        await http.next_head(1)
+        await http.next_head()
     with pytest.raises(trio.BrokenResourceError, match="takes no data"):
         await http.answer(200, b"x" * 1000, {})
     assert trio.current_time() == 5

@@ -14,8 +14,9 @@ from attrs import define, field
 
 from pool.errors import DialFailed
 from pool.http import HttpClient
+from pool.http_limits import HttpLimits
 from pool.settings import Endpoint, PoolSettings
-from pool.web import BodyBroken, HttpConnection
+from pool.web import BodyBroken, BodyTimeout, HttpConnection
 from pool.wire.refusal import Refused
 from scheduler.gateway.front import ClientGone
 from scheduler.gateway.passthrough import AnswerBroken, pass_through
@@ -30,6 +31,7 @@ class Exchange:
     servers: trio.MemoryReceiveChannel[trio.abc.Stream]
     http: HttpConnection
     outcome: list[BaseException | None] = field(factory=list)
+    ended: trio.Event = field(factory=trio.Event)
     _ours: h11.Connection = field(factory=lambda: h11.Connection(h11.CLIENT))
     _theirs: h11.Connection = field(factory=lambda: h11.Connection(h11.SERVER))
     _server: trio.abc.Stream | None = None
@@ -63,7 +65,9 @@ async def _next(parser: h11.Connection, stream: trio.abc.Stream) -> Any:
 
 
 @asynccontextmanager
-async def passing(max_body: int = 1 << 20, *, down: bool = False) -> AsyncIterator[Exchange]:
+async def passing(
+    limits: HttpLimits | None = None, *, down: bool = False, pool: PoolSettings | None = None
+) -> AsyncIterator[Exchange]:
     near, far = trio.testing.memory_stream_pair()
     give, servers = trio.open_memory_channel[trio.abc.Stream](4)
 
@@ -76,17 +80,18 @@ async def passing(max_body: int = 1 << 20, *, down: bool = False) -> AsyncIterat
         return ours
 
     endpoint = Endpoint.emulator("http://upstream/api/v1", key="sk-ours").with_(headers={"X-Team": "a"})
-    client = HttpClient(endpoint, PoolSettings(), 4, connect)
-    exchange = Exchange(near, servers, HttpConnection(far, max_body=max_body))
+    client = HttpClient(endpoint, pool or PoolSettings(), 4, connect)
+    exchange = Exchange(near, servers, HttpConnection(far, limits or HttpLimits(max_body=1 << 20)))
 
     async def pass_one() -> None:
-        head = await exchange.http.next_head(5)
+        head = await exchange.http.next_head()
         assert head is not None
         try:
             await pass_through(exchange.http, head, route_of(head), client)
             exchange.outcome.append(None)
         except (Refused, AnswerBroken, BodyBroken, ClientGone) as error:
             exchange.outcome.append(error)
+        exchange.ended.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pass_one)
@@ -167,7 +172,8 @@ async def test_both_bodies_stream(autojump_clock: trio.abc.Clock, length: int | 
 
 
 async def test_a_slow_upload_takes_its_time(autojump_clock: trio.abc.Clock) -> None:
-    async with passing() as exchange:
+    patient = HttpLimits(head_timeout=700, body_timeout=4000, least_rate=0)
+    async with passing(patient) as exchange:
         await exchange.ask(request("POST", "/v1/files", ("Content-Length", "5")))
         await exchange.asked()
         for _ in range(5):
@@ -176,6 +182,46 @@ async def test_a_slow_upload_takes_its_time(autojump_clock: trio.abc.Clock) -> N
             assert bytes((await exchange.asked()).data) == b"x"
         await exchange.ask(h11.EndOfMessage())
         assert isinstance(await exchange.asked(), h11.EndOfMessage)
+
+
+@pytest.mark.parametrize("every", [3, 15, 1000], ids=["trickling", "too slow", "stopped"])
+async def test_a_body_that_stalls_in_the_middle_ends(autojump_clock: trio.abc.Clock, every: float) -> None:
+    async with passing() as exchange:
+        await exchange.ask(request("POST", "/v1/files", ("Content-Length", "1000")))
+        began = trio.current_time()
+        while not exchange.outcome:
+            await exchange.ask(h11.Data(data=b"x"))
+            with trio.move_on_after(every):
+                await exchange.ended.wait()
+        assert isinstance(exchange.outcome[0], BodyTimeout)
+        assert 20 <= trio.current_time() - began < 21
+
+
+async def test_time_in_which_the_server_takes_nothing_is_not_the_clients(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    http, parts = HttpConnection(far), []
+    await near.send_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na")
+    assert await http.next_head() is not None
+    async for part in http.body_parts():
+        parts.append(part)
+        await trio.sleep(500)  # whoever takes it is slow
+        if len(parts) < 3:
+            await near.send_all(b"b")
+    assert parts == [b"a", b"b", b"b"]
+
+
+async def test_an_answer_that_stalls_in_the_middle_ends(autojump_clock: trio.abc.Clock) -> None:
+    async with passing(pool=PoolSettings(stall_timeout=50)) as exchange:
+        await exchange.ask(request("GET", "/v1/files"), h11.EndOfMessage())
+        await exchange.asked()
+        await exchange.asked()
+        began = trio.current_time()
+        await exchange.say(h11.Response(status_code=200, headers=[]), h11.Data(data=b"some"))
+        await exchange.ended.wait()
+        assert isinstance(exchange.outcome[0], AnswerBroken)
+        assert trio.current_time() - began == 50
 
 
 async def test_a_head_has_no_body(autojump_clock: trio.abc.Clock) -> None:
@@ -240,7 +286,7 @@ async def test_a_server_that_is_not_there(autojump_clock: trio.abc.Clock, down: 
 
 
 async def test_a_body_that_is_too_large(autojump_clock: trio.abc.Clock) -> None:
-    async with passing(max_body=5) as exchange:
+    async with passing(HttpLimits(max_body=5)) as exchange:
         await exchange.ask(request("POST", "/v1/files", ("Content-Length", "6")), h11.Data(data=b"123456"))
         await trio.testing.wait_all_tasks_blocked()
         (refused,) = exchange.outcome

@@ -485,7 +485,7 @@ async def test_a_changed_key_ends_its_sockets_after_the_turn(
                 "endpoints": [evolve(one, endpoints=("models",)), other],
             }[change]
             gateway.keys.replace(fresh)
-            assert gateway.clients.revoke(lambda caller: not gateway.keys.still_valid(caller)) == 2
+            assert gateway.sessions.revoke(lambda caller: not gateway.keys.still_valid(caller)) == 2
             assert (await idle.until_closed())[1] == 1008
             assert (await busy.rest())[-1]["type"] == "response.completed"
             assert (await busy.rest())[-1]["error"]["code"] == "key_changed"
@@ -500,7 +500,7 @@ async def test_a_limit_that_changes_ends_no_socket(autojump_clock: trio.abc.Cloc
         connected(stage.gateway, headers=bearer("one")) as client,
     ):
         stage.gateway.keys.replace([evolve(one, requests_per_minute=1)])
-        assert not stage.gateway.clients.revoke(lambda who: not stage.gateway.keys.still_valid(who))
+        assert not stage.gateway.sessions.revoke(lambda who: not stage.gateway.keys.still_valid(who))
         await client.turn(**ASKED)
         assert await refused(client, **ASKED) == "rate_limit_exceeded"
 
@@ -517,7 +517,7 @@ async def test_a_kick_ends_everything_of_a_key_at_once(autojump_clock: trio.abc.
             await http.send("POST", CREATE, to_json({"model": "m", **ASKED}))
             await unchanged.send("POST", CREATE, to_json({"model": "m", **ASKED}))
             await until(lambda: len(stage.gateway.core.running) == 3)
-            assert stage.gateway.clients.kick("one") == 2
+            assert stage.gateway.sessions.kick("one") == 2
             assert (await socket.until_closed())[1] == 1008
             assert await http.stream.receive_some() == b""
             assert (await unchanged.answer()).status == 200

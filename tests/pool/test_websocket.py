@@ -80,7 +80,7 @@ async def joined(
     peer = Peer(near)
     await near.send_all(peer.protocol.send(Request(host="h", target="/", extensions=list(offers))) + early)
     http = HttpConnection(far)
-    head = await http.next_head(1)
+    head = await http.next_head()
     assert head is not None
     assert head.upgrade
     ws = await accept_websocket(far, http.raw, max_message=max_message, send_timeout=5)

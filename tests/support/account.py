@@ -9,6 +9,7 @@ from typing import Any
 import trio
 from attrs import define, field, frozen
 
+from pool.http_limits import HttpLimits
 from pool.web import HttpConnection
 from pool.wire.codec import from_json, to_json
 
@@ -40,9 +41,9 @@ class Account:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection."""
-        http = HttpConnection(stream)
+        http = HttpConnection(stream, HttpLimits(head_timeout=1e6, idle_timeout=1e6))
         async with stream:
-            while (head := await http.next_head(1e6)) is not None:
+            while (head := await http.next_head()) is not None:
                 body = await http.body()
                 seen = Seen(method=head.method, target=head.target, headers=head.headers, body=body)
                 self.seen.append(seen)

@@ -15,6 +15,7 @@ from pool.stats.snapshot import Series
 from scheduler.admission.waits import AdmissionStats
 from scheduler.gateway.figures import GatewayStats
 from scheduler.stats import ModelStats, SchedulerStats
+from scheduler.telemetry.listener_stats import ListenerStats
 from scheduler.telemetry.prometheus import name_of
 from scheduler.turns import Usage
 
@@ -32,6 +33,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (\w+)(?: by (\w+))? \| `(\w+)` \| (.*) \|$", r
         ("Of the pool", PoolStats, ("pool",)),
         ("Over HTTP", HttpStats, ("pool", "http")),
         ("Of the gateway", GatewayStats, ("gateway",)),
+        ("Of the listeners", ListenerStats, ("listener",)),
     ],
 )
 def test_every_number_is_documented(heading: str, kind: type[Any], path: tuple[str, ...]) -> None:

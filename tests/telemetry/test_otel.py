@@ -190,7 +190,8 @@ async def test_a_collector_is_sent_both(monkeypatch: pytest.MonkeyPatch) -> None
         await http.answer(200, b"", {"content-type": "application/x-protobuf"})
         return True
 
-    async with listening(Address("127.0.0.1", 0), [collector]) as address:
+    async with listening(Address("127.0.0.1", 0), [collector]) as listener:
+        address = listener.address
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{address}")
         sources: dict[str, Scheduler] = {}
         async with open_telemetry(TelemetryChoice(), lambda: sources, say=print), world() as w:

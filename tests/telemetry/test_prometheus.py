@@ -14,7 +14,7 @@ from pool.stats import PoolStats
 from pool.stats.distribution import Distribution
 from scheduler.stats import ModelStats, SchedulerStats
 from scheduler.telemetry.address import Address
-from scheduler.telemetry.listener import serve
+from scheduler.telemetry.listener import Listener
 from scheduler.telemetry.prometheus import BOUNDARIES, Metrics, cumulative, families
 from scheduler.turns import Usage
 from tests.support.world import asking, take, world
@@ -93,7 +93,7 @@ async def ask(request: str, *, host: str = "127.0.0.1") -> tuple[int, str, str]:
     client, server = trio.testing.memory_stream_pair()
     page = Metrics(dict).page
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, server, Address("127.0.0.1", 9100), [page])
+        nursery.start_soon(Listener(Address("127.0.0.1", 9100), [page]).server.handle, server)
         await client.send_all(f"{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
         answer = b""
         while chunk := await client.receive_some():
@@ -131,7 +131,7 @@ async def test_what_a_listener_answers(request_line: str, host: str, status: int
 async def test_nonsense_is_answered_and_ends_the_connection() -> None:
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, server, Address("127.0.0.1", 9100), [])
+        nursery.start_soon(Listener(Address("127.0.0.1", 9100), []).server.handle, server)
         await client.send_all(b"\0\1\2 nonsense\r\n\r\n")
         assert (await client.receive_some()).startswith(b"HTTP/1.1 400")
 
@@ -143,9 +143,9 @@ async def test_a_page_that_fails_ends_no_run(caplog: pytest.LogCaptureFixture) -
 
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, server, Address("127.0.0.1", 9100), [broken])
+        nursery.start_soon(Listener(Address("127.0.0.1", 9100), [broken]).server.handle, server)
         await client.send_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
-    assert "a page on 127.0.0.1:9100 failed" in caplog.text
+    assert "a connection to 127.0.0.1:9100 crashed" in caplog.text
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text;version=1.0.0"])
@@ -155,7 +155,7 @@ async def test_a_scraper_reads_a_pool_at_work(autojump_clock: trio.testing.MockC
         client, server = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
             page = Metrics(lambda: {"": w.scheduler}).page
-            nursery.start_soon(serve, server, Address("127.0.0.1", 9100), [page])
+            nursery.start_soon(Listener(Address("127.0.0.1", 9100), [page]).server.handle, server)
             await client.send_all(
                 f"GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n".encode()
             )

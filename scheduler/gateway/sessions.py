@@ -41,7 +41,7 @@ class _Request:
 
 
 @define(eq=False)
-class Clients:
+class Sessions:
     """What callers have open."""
 
     _open: set[Session] = field(factory=set, init=False)
