@@ -15,7 +15,7 @@ from pool.retry_after import is_date
 from pool.wire.codec import from_json
 
 ANSWER_LIMIT = 64 * 1024 * 1024  # bytes of an answer that is not streamed
-MOST_OF_A_REFUSAL = 256 * 1024  # bytes of the body of a refusal; what comes after them is not read
+MOST_OF_A_REFUSAL = 64 * 1024  # bytes of the body of a refusal; what comes after them is not read
 # Headers of a refusal that are passed on; `date` beside them, where one says when to try again
 KEPT = frozenset({"retry-after", "retry-after-ms", "x-request-id"})
 LOST = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException)

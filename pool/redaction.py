@@ -24,16 +24,17 @@ import re
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, AnyStr
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from attrs import define, field
 
 HIDDEN = "[hidden]"
-_HIDDEN = HIDDEN.encode()
 SHORTEST = 6  # characters; to replace anything shorter would garble innocent text
 LONG = 24  # characters, from which on a part is as good as the whole
 PART = 16  # characters of such a part
+GRAM = 8  # characters, half of that: see `_Index`
+FEW = 16  # long forms that are looked for one by one
 GIVEN = 64  # secrets that are remembered of one endpoint, beside its keys: headers, parameters of its URL
 UNNAMED = 12  # characters, from which on the value of a header that names no secret is one all the same
 DEEPEST = 64  # levels of JSON; what lies below is left out
@@ -61,7 +62,7 @@ class Secrets:
     """The secrets of one owner, the `limit` that were used last. Forgotten with their owner."""
 
     limit: int = 16
-    _values: OrderedDict[str, None] = field(factory=OrderedDict, init=False, repr=False)
+    _values: OrderedDict[str, tuple[_Form, ...]] = field(factory=OrderedDict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         key = id(self)
@@ -69,15 +70,15 @@ class Secrets:
 
     def keep(self, value: str | None) -> None:
         """A secret is in use. What is too short to be found in a text is not kept."""
+        global _index
         if value is None or len(value) < SHORTEST:
             return
-        known = value in self._values
-        self._values[value] = None
-        self._values.move_to_end(value)
-        if not known:
+        if value not in self._values:
+            self._values[value] = _forms_of(value)
             if len(self._values) > self.limit:
                 self._values.popitem(last=False)
-            _renew()
+            _index = None
+        self._values.move_to_end(value)
 
     def keep_header(self, name: str, value: str) -> None:
         """Keep what is secret in a header, or in a parameter of a URL: by its name, or because it may well be."""
@@ -116,32 +117,76 @@ class Secrets:
         """What is kept, the most recent last."""
         return tuple(self._values)
 
+    @property
+    def forms(self) -> tuple[tuple[_Form, ...], ...]:
+        """The ways to write each."""
+        return tuple(self._values.values())
 
-@define(frozen=True)
+
+@define(frozen=True, eq=False)
 class _Form:
     """One way in which a secret may be written."""
 
     text: str
-    data: bytes
-    long: bool  # a part of it is as good as the whole
+    raw: bool  # as it is
+
+    @property
+    def long(self) -> bool:
+        """A part of it is as good as the whole."""
+        return len(self.text) >= LONG
+
+    @property
+    def grams(self) -> set[str]:
+        """What stands in every `GRAM`-th place of a text that holds one of its ends, wherever that is."""
+        ends = (self.text[:PART], self.text[-PART:])
+        return {end[at : at + GRAM] for end in ends for at in range(PART - GRAM)}
+
+
+@define(eq=False)
+class _Index:
+    """All forms, so that most texts are seen to hold none without a look for each."""
+
+    short: list[_Form]
+    long: list[_Form]
+    by_gram: dict[str, list[_Form]]
+
+    @classmethod
+    def of(cls, forms: list[_Form]) -> _Index:
+        """Sort them: as it is first, since of what was cut off the most goes then, and of those the longest."""
+        forms = sorted(forms, key=lambda form: (not form.raw, -len(form.text)))
+        index = cls([one for one in forms if not one.long], [one for one in forms if one.long], {})
+        if len(index.long) > FEW:
+            for form in index.long:
+                for gram in form.grams:
+                    index.by_gram.setdefault(gram, []).append(form)
+        return index
+
+    def candidates(self, text: str) -> list[_Form]:
+        """Return the long ones of which a part may stand in a text."""
+        if not self.by_gram:
+            return [one for one in self.long if one.text[:PART] in text or one.text[-PART:] in text]
+        found = self.by_gram.keys() & {text[at : at + GRAM] for at in range(0, len(text) - GRAM + 1, GRAM)}
+        if not found:
+            return []
+        meant = {id(form) for gram in found for form in self.by_gram[gram]}
+        return [form for form in self.long if id(form) in meant]
 
 
 _owners: dict[int, weakref.ref[Secrets]] = {}
-_forms: tuple[_Form, ...] = ()
+_index: _Index | None = None  # None: it has to be made anew
 
 
-def _renew() -> None:
-    global _forms
-    known = [owner for one in list(_owners.values()) if (owner := one()) is not None]
-    _forms = forms_of({value for owner in known for value in owner.values})
+def _known() -> _Index:
+    global _index
+    if _index is None:
+        alive = [owner for one in list(_owners.values()) if (owner := one()) is not None]
+        forms = {form.text: form for owner in alive for one in owner.forms for form in one}
+        _index = _Index.of(list(forms.values()))
+    return _index
 
 
-def forms_of(values: set[str]) -> tuple[_Form, ...]:
-    """Return all ways to write these: as it is first, and of those the longest, since one may begin with another."""
-    texts = {text for value in values for text in _written(value) if len(text) >= SHORTEST}
-    # As it is first: where a part was cut off, the most of it goes.
-    ordered = sorted(texts, key=lambda text: (text not in values, -len(text), text))
-    return tuple(_Form(text, text.encode("utf-8", "replace"), len(text) >= LONG) for text in ordered)
+def _forms_of(value: str) -> tuple[_Form, ...]:
+    return tuple(_Form(text, text == value) for text in _written(value) if len(text) >= SHORTEST)
 
 
 def _written(value: str) -> set[str]:
@@ -174,15 +219,15 @@ CLIENTS = Secrets(limit=256)
 
 def redacted(text: str) -> str:
     """Return a text without the secrets in use, however they are written there."""
-    forms = _forms
-    if not forms:
+    index = _known()
+    if not index.short and not index.long:
         return text
-    text = taken_out(text, forms)
+    text = _taken_out(text, index)
     for sign, decoded in _CODES:
         # Every letter may have been written as an escape.
         if sign in text:
             plain = decoded(text)
-            found = taken_out(plain, forms)
+            found = _taken_out(plain, index)
             if found != plain:
                 text = found
     return text
@@ -197,7 +242,9 @@ _CODES: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 def known_taken_out(data: bytes) -> bytes:
     """Return encoded text without the secrets in use as they are; for much text, in which nobody hides them."""
-    return taken_out(data, _forms)
+    text = data.decode("utf-8", "surrogateescape")
+    found = _taken_out(text, _known())
+    return data if found == text else found.encode("utf-8", "surrogateescape")
 
 
 def redacted_bytes(data: bytes) -> bytes:
@@ -211,7 +258,7 @@ def redacted_json(value: Any, depth: int = DEEPEST) -> Any:
     """Return parsed JSON without the secrets in use; the same object where there is none in it."""
     if isinstance(value, str):
         return redacted(value)
-    if not isinstance(value, dict | list) or not _forms:
+    if not isinstance(value, dict | list):
         return value
     if not depth:
         return HIDDEN
@@ -225,44 +272,37 @@ def redacted_json(value: Any, depth: int = DEEPEST) -> Any:
     return value if same else members
 
 
-def taken_out(text: AnyStr, forms: tuple[_Form, ...]) -> AnyStr:
+def _taken_out(text: str, index: _Index) -> str:
     """Return a text without these, nor parts of those that are long. Takes time in proportion to the text."""
-    if isinstance(text, str):
-        for form in forms:
-            text = text.replace(form.text, HIDDEN)
-        for form in forms:
-            if form.long:
-                text = _without_parts(text, form.text, HIDDEN)
-        return text
-    for form in forms:
-        text = text.replace(form.data, _HIDDEN)
-    for form in forms:
-        if form.long:
-            text = _without_parts(text, form.data, _HIDDEN)
+    for form in index.short:
+        text = text.replace(form.text, HIDDEN)
+    candidates = index.candidates(text)
+    for form in candidates:
+        text = text.replace(form.text, HIDDEN)
+    for form in candidates:
+        text = _without_parts(text, form.text)
     return text
 
 
-def _without_parts(text: AnyStr, secret: AnyStr, hidden: AnyStr) -> AnyStr:
+def _without_parts(text: str, secret: str) -> str:
     head, tail, size = secret[:PART], secret[-PART:], len(secret)
     if head in text:
-        parts: list[AnyStr] = []
+        parts: list[str] = []
         done = 0
         while (at := text.find(head, done)) >= 0:
             end = at + PART
-            while end - at < size and text[end : end + 1] == secret[end - at : end - at + 1]:
+            while end - at < size and text[end : end + 1] == secret[end - at]:
                 end += 1
-            parts += text[done:at], hidden
+            parts += text[done:at], HIDDEN
             done = end
-        parts.append(text[done:])
-        text = hidden[:0].join(parts)
+        text = "".join([*parts, text[done:]])
     if tail in text:
         parts, done = [], 0
         while (at := text.find(tail, done)) >= 0:
             start, left = at, size - PART
-            while start > done and left and text[start - 1 : start] == secret[left - 1 : left]:
+            while start > done and left and text[start - 1] == secret[left - 1]:
                 start, left = start - 1, left - 1
-            parts += text[done:start], hidden
+            parts += text[done:start], HIDDEN
             done = at + PART
-        parts.append(text[done:])
-        text = hidden[:0].join(parts)
+        text = "".join([*parts, text[done:]])
     return text

@@ -95,6 +95,24 @@ def test_no_key_gets_through(keys: list[str], around: list[str]) -> None:
         assert not [key for key in keys if key in clean.replace(HIDDEN, "\0")]
 
 
+@given(
+    key=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=24, max_size=80),
+    before=st.text(max_size=20),
+    after=st.text(max_size=20),
+    data=st.data(),
+)
+def test_a_part_of_a_key_among_many(key: str, before: str, after: str, data: st.DataObject) -> None:
+    """So many that texts are looked through in steps: then each place of the text has to be as good as another."""
+    others, secrets = Secrets(limit=100), Secrets()
+    for number in range(40):
+        others.keep(f"{number:03d}-another-key-of-another-client-{number:03d}")
+    secrets.keep(key)
+    size = data.draw(st.integers(16, len(key)))
+    for part in (key[:size], key[-size:]):
+        assert part not in redacted(f"{before}{part}{after}").replace(HIDDEN, "\0")
+    assert redacted(f"{before}\n034-another-key-of-another-client-034") == redacted(f"{before}\n") + HIDDEN
+
+
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
 def test_an_innocent_text_stays_as_it_is(text: str) -> None:
     secrets = Secrets()
@@ -143,6 +161,7 @@ def test_the_most_recent_are_remembered() -> None:
 
 
 def test_they_go_with_their_owner() -> None:
+    gc.collect()
     owners = len(redaction._owners)
     secrets, other = Secrets(), Secrets()
     secrets.keep("a-secret-of-one-pool")
