@@ -1,18 +1,18 @@
 """What attacks do to a gateway and to those who use it meanwhile: `python -m bench.hostile --help`.
 
-Emulator, gateway and attacker are processes of their own (`warmline emulate`, `warmline serve`, `bench.attacks`), and
-this one is everybody else: 20 streams of 20 events a second, half of them over HTTP and half over WebSockets; a
-neighbour that asks the gateway for `/healthz` 50 times a second; and one that asks the port of metrics and dashboard ten
-times a second. Both ask in an open loop, and are timed from the intended start. For each attack there is a fresh gateway;
-it is watched first without the attack, then during it. All of it is on loopback, and is stopped at the end.
+Emulator, gateway and attacker are processes of their own (`warmline emulate`, `warmline serve`, `bench.attacks`),
+and this one is everybody else: 20 streams of 20 events a second, half of them over HTTP and half over WebSockets; a
+neighbour that asks the gateway for `/healthz` 50 times a second; and one that asks the port of metrics and dashboard
+ten times a second. Both ask in an open loop, and are timed from the intended start. For each attack there is a fresh
+gateway; it is watched first without the attack, then during it. All of it is on loopback, and is stopped at the end.
 
-A machine of two cores cannot tell a gateway that is starved by an attack from one that is starved by the attacker. So
-each attack has a bounded rate, which its line in `--list` says, and the attacker gives way to everybody else
-(`nice`). The last column says how late this process was itself: where that is more than some milliseconds, the machine
-was too busy for the figures beside it.
+A machine of two cores cannot tell a gateway that is starved by an attack from one that is starved by the attacker.
+So each attack has a bounded rate, which its line in `--list` says, and the attacker gives way to everybody else
+(`nice`). The last column says how late this process was itself: where that is more than some milliseconds, the
+machine was too busy for the figures beside it.
 
-In the table stands the p99 of the quiet watch, an arrow, that under the attack, and their ratio. A request that is
-not answered counts as 30 s. The memory is what the gateway took at most beyond what it had before.
+In the table stands the p99 of the quiet watch, an arrow, that under the attack, and their ratio. A request without
+an answer counts as 30 s. The memory is what the gateway took at most beyond what it had before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bench.attacks.every import ATTACKS
 from bench.compare import Target, progress, table
 from bench.machine import ROOT, allow_files, describe
 from bench.server import emulator
-from bench.victims import PATIENCE, Lag, Neighbour, Stream, Where, listen, worst
+from bench.victims import Lag, Neighbour, Stream, Where, listen, worst
 
 PACE = 0.05  # s, between two events of a stream
 LONGEST = 100_000  # events of a stream: more than any run is long
@@ -56,7 +56,7 @@ class Pair:
 
     def __str__(self) -> str:
         ratio = self.attacked / self.quiet if self.quiet else float("inf")
-        return f"{self.quiet:.1f} → {_short(self.attacked)} ({_short(ratio)} ×)"
+        return f"{self.quiet:.1f} → {_short(self.attacked)} ({_short(ratio)} times)"
 
 
 @frozen(kw_only=True)
@@ -176,9 +176,7 @@ async def _listen(where: Where, stream: Stream, socket: bool) -> None:
 async def _attack(attack: Attack, gateway: Attacked, seconds: float) -> dict[str, int]:
     """Run the attacker for so long; return what it has counted."""
     argv = [sys.executable, "-m", "bench.attacks", attack.name]
-    process = await trio.lowlevel.open_process(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-    )
+    process = await trio.lowlevel.open_process(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -1,8 +1,8 @@
-"""Those who use the gateway while it is attacked: streams at a steady pace, and neighbours that ask for a sign of life.
+"""Who uses the gateway while it is attacked: streams at a steady pace, and neighbours that ask whether it lives.
 
 Theory of operation
-    A stream's events come from a server with a pace of its own: one after the other, at least `pace` seconds apart,
-    whatever the gateway does. So if event j came at t, event k before it was sent at t - (j - k) * pace at the latest.
+    The events of a stream come from a server with a pace of its own, at least `pace` seconds after one another,
+    whatever the gateway does. So if event j came at t, event k before it was sent at t - (j - k) * pace at latest.
     The least of these bounds over all later events is when an event was due; what it came later than that is its
     delay. Thus a stall counts for every event that it held up, and the server's own lateness for none. Events that
     have not come at the end of the watch count as being late until then.
@@ -39,7 +39,7 @@ class Stream:
     lost: bool = field(default=False, init=False)  # it ended, and should not have
 
     def delays(self, start: float, end: float, now: float) -> list[float]:
-        """Return the delay of each event that was due between these moments, in seconds; some may not have come yet."""
+        """Return the delay of each event that was due between these moments, in seconds; some have not come yet."""
         found: list[float] = []
         if not self.came:
             return [now - start]

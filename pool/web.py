@@ -116,6 +116,7 @@ class HttpConnection:
             MalformedRequest: it talks nonsense. Answer with its status, and close.
             trio.BrokenResourceError: the connection broke.
         """
+        self._bodiless = False  # until a head says otherwise: what is no request is refused with content
         with trio.move_on_after(patience):
             try:
                 while True:
