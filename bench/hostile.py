@@ -55,7 +55,7 @@ class Pair:
     attacked: float
 
     def __str__(self) -> str:
-        ratio = self.attacked / self.quiet if self.quiet else float("inf")
+        ratio = self.attacked / max(self.quiet, 0.1)
         return f"{self.quiet:.1f} → {_short(self.attacked)} ({_short(ratio)} times)"
 
 

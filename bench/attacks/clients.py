@@ -7,7 +7,17 @@ import os
 import trio
 
 from bench.attacks.attack import Aim, Attack
-from bench.attacks.wire import connected, frame, handshake, many, request, send, ticks, until_closed, upgraded
+from bench.attacks.wire import (
+    connected,
+    counts,
+    frame,
+    handshake,
+    many,
+    request,
+    send,
+    until_closed,
+    upgraded,
+)
 from pool.wire.codec import to_json
 
 BIG = "calls=0 output_tokens=1 deltas=64 text_bytes=2000000"  # an answer of 4 MB, in events of 31 kB
@@ -72,11 +82,14 @@ async def left_alone(aim: Aim) -> None:
     asked = request(
         "/v1/responses", key=aim.key, content=create("calls=0 output_tokens=50 deltas=50", stream=True)
     )
-    async for number in ticks(50):
+
+    async def one() -> None:
         async with await connected(aim.port) as stream:
             await send(stream, asked)
-            if number % 2:
+            if counts["connections"] % 2:
                 await stream.receive_some(1)
+
+    await many(5, one)
 
 
 async def waiting_creates(aim: Aim) -> None:

@@ -50,33 +50,35 @@ async def bytewise(aim: Aim) -> None:
 
 
 async def lines(aim: Aim) -> None:
-    """Send heads of 12,000 header lines without a key, 20 connections, each again and again."""
+    """Send heads of 12,000 header lines without a key, once a second on each of 20 connections."""
     head = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"a:b\r\n" * LINES + b"\r\n"
 
     async def one() -> None:
         async with await connected(aim.port) as stream:
 
             async def said(stream: trio.abc.Stream) -> None:
-                await send(stream, head)
+                async for _ in ticks(1):
+                    await send(stream, head)
 
             await talk(stream, said)
 
-    await many(20, one)
+    await many(20, one, pause=1.0)
 
 
 async def same_lines(aim: Aim) -> None:
-    """Send heads with one name 7,000 times, whose values have to be joined, 20 connections, again and again."""
+    """Send heads with one name 7,000 times, whose values are joined, once a second on each of 20 connections."""
     head = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"cookie:\r\n" * 7_000 + b"\r\n"
 
     async def one() -> None:
         async with await connected(aim.port) as stream:
 
             async def said(stream: trio.abc.Stream) -> None:
-                await send(stream, head)
+                async for _ in ticks(1):
+                    await send(stream, head)
 
             await talk(stream, said)
 
-    await many(20, one)
+    await many(20, one, pause=1.0)
 
 
 async def pipelined(aim: Aim) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 
 from attrs import frozen
@@ -29,6 +30,7 @@ class Frame:
     opcode: int
     fin: bool
     payload: bytes
+    compressed: bool = False
 
 
 def answers(data: bytes, methods: Sequence[str] = ()) -> tuple[list[Answer], bytes]:
@@ -88,8 +90,10 @@ def _content(headers: dict[str, str], rest: bytes) -> tuple[bytes, bytes]:
         parts.append(part)
 
 
-def frames(data: bytes) -> list[Frame]:
+def frames(data: bytes, *, deflate: bool = False) -> list[Frame]:
     """Take frames apart; nothing may follow a close, and every rule of RFC 6455 for a server holds.
+
+    `deflate`: it was agreed on that messages may be compressed.
 
     Raises:
         AssertionError: one of them does not.
@@ -100,7 +104,9 @@ def frames(data: bytes) -> list[Frame]:
         assert len(data) >= 2, data
         fin, opcode, size, at = bool(data[0] & 0x80), data[0] & 15, data[1] & 127, 2
         assert not data[1] & 0x80, "a server does not mask"
+        compressed = bool(data[0] & 0x40)
         assert not data[0] & 0x30, "reserved bits"
+        assert not compressed or (deflate and opcode in (1, 2)), "compressed where that was not agreed on"
         if size >= 126:
             at = 4 if size == 126 else 10
             size = int.from_bytes(data[2:at], "big")
@@ -114,6 +120,29 @@ def frames(data: bytes) -> list[Frame]:
             assert size >= 2, "half a code"
             assert int.from_bytes(payload[:2], "big") in CODES, payload
             payload[2:].decode()
-        found.append(Frame(opcode, fin, payload))
+        found.append(Frame(opcode, fin, payload, compressed))
         data = data[at + size :]
+    return found
+
+
+def messages(said: Sequence[Frame]) -> list[bytes]:
+    """Put messages together, inflated where they were compressed.
+
+    Raises:
+        AssertionError: they are in each other's way, or break off.
+        zlib.error: what is compressed is damaged.
+    """
+    found: list[bytes] = []
+    inflater = zlib.decompressobj(-15)  # one for all: they may refer to the ones before
+    whole, compressed, begun = b"", False, False
+    for frame in said:
+        if frame.opcode >= 8:
+            continue
+        assert begun == (frame.opcode == 0), "a message in the middle of another"
+        compressed = frame.compressed if frame.opcode else compressed
+        whole, begun = whole + frame.payload, not frame.fin
+        if frame.fin:
+            found.append(inflater.decompress(whole + b"\x00\x00\xff\xff") if compressed else whole)
+            whole = b""
+    assert not begun, "a message breaks off"
     return found

@@ -17,23 +17,16 @@ from pool.wire.codec import from_json
 from tests.emulator.client import TERMINAL
 from tests.fuzz.answers import answers, frames
 from tests.fuzz.json_texts import creates, members
+from tests.fuzz.requests import AUTHORITY, UPGRADE, plain
 from tests.fuzz.running import KEY, said, tried
+from tests.fuzz.sent_frames import frame
 from tests.fuzz.spoiling import spoilt
-from tests.fuzz.test_heads import AUTHORITY, UPGRADE, plain
 from tests.gateway.stage import Stage
 from tests.support.tier import fuzzed
 
 pytestmark = pytest.mark.long
 STATUSES = {200, 400, 404, 413, 422}
 bodies = st.one_of(creates(), creates(), creates().flatmap(lambda text: spoilt(text, at_most=2)))
-
-
-def framed(payload: bytes, opcode: int = 1) -> bytes:
-    size = len(payload)
-    head = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    if size >= 65536:
-        head = b"\xff" + size.to_bytes(8, "big")
-    return bytes((0x80 | opcode,)) + head + bytes(4) + payload
 
 
 def not_fooled(stage: Stage) -> None:
@@ -67,7 +60,7 @@ def test_a_create_over_http_is_answered(body: bytes) -> None:
 @fuzzed(300)
 def test_a_create_on_a_socket_is_answered(texts: list[bytes]) -> None:
     shake = plain(b"GET /v1/responses", AUTHORITY + UPGRADE)
-    messages = [framed(b'{"type":"response.create",' + text[1:]) for text in texts]
+    messages = [frame(0x81, b'{"type":"response.create",' + text[1:]) for text in texts]
 
     async def scenario(stage: Stage) -> bytes:
         heard = await said(stage.gateway.handle, [shake, *messages])

@@ -18,12 +18,14 @@ from scheduler.telemetry.address import Address
 from scheduler.telemetry.listener import health, serve
 from scheduler.telemetry.prometheus import Metrics
 from tests.fuzz.answers import answers
+from tests.fuzz.requests import AUTHORITY, CREATE, plain
 from tests.fuzz.running import said, tried
 from tests.fuzz.spoiling import pieces, spoilt
 from tests.gateway.stage import Stage
 from tests.support.tier import fuzzed
 
 pytestmark = pytest.mark.long
+TURN = plain(b"POST /v1/responses", AUTHORITY + b"connection: close\r\n", CREATE)
 TOKEN = "dashboard-token-0123456789"
 STATUSES = {200, 303, 400, 401, 403, 404, 405, 408, 411, 413, 414, 421, 431, 501, 503, 505}
 PATHS = (
@@ -126,6 +128,8 @@ def test_it_is_answered_and_no_page_fails(
     sent = data.draw(pieces(b"".join(requests)))
 
     async def scenario(stage: Stage) -> bytes:
+        await said(stage.gateway.handle, [TURN])  # so that there is something to show
+        assert stage.gateway.upstreams.sources
         address = Address("0.0.0.0" if with_token else "127.0.0.1", 1)
         token = Secret(TOKEN) if with_token else None
         dashboard = Dashboard(lambda: stage.gateway.upstreams.sources, Access(token=token, port=1))
