@@ -1,7 +1,7 @@
 """Frames on a WebSocket that cost more to read than to send.
 
-They come at 0.26 MB a second on one socket, but for those that say otherwise: what a slow line carries. They come four
-times a second, so that each time as many are there as one read takes.
+They come at 0.26 MB a second on one socket, but for those that say otherwise: what a slow line carries. They come
+four times a second, so that each time as many are there as one read takes.
 """
 
 from __future__ import annotations
