@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := @$(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench bench-full format clean
+.PHONY: demo test test-long check bench bench-full format clean
 
 demo: $(VENV)/.base
 	$(BIN)/warmline run examples/tasks.jsonl --agent examples/files.py:agent --endpoint emulator \
@@ -12,6 +12,9 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest --long $(ARGS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .

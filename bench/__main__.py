@@ -93,6 +93,7 @@ SCENARIOS = (
     Scenario("A storm", "storm", ("--runs", "40", "--turns", "10"), ()),
     Scenario("A million turns, simulated", "simulation", None, ()),
     Scenario("The queue", "worker", None, ()),
+    Scenario("The gateway, attacked", "hostile", None, ()),
 )
 
 

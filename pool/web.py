@@ -126,6 +126,7 @@ class HttpConnection:
             MalformedRequest: it talks nonsense, or does not come to an end. Answer with its status, and close.
             trio.BrokenResourceError: the connection broke.
         """
+        self._bodiless = False  # until a head says otherwise: what is no request is refused with content
         begun = self._first or bool(self.raw)
         with trio.CancelScope() as patience:
             patience.deadline = trio.current_time() + (

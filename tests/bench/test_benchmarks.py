@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from attrs import evolve
@@ -96,3 +97,46 @@ def test_recording_a_turn_is_measured() -> None:
     printed = run("bench.recording", "--laps", "1", "--turns", "3")
     assert re.search(r"\| recording it +\|.*\|", printed)
     assert re.search(r"target: recording / turn at most 0.02: [\d.]+, (met|MISSED)", printed)
+
+
+def test_attacks_are_measured() -> None:
+    # One on each listener, over TLS, with and without a key. Whether the gateway stands it is not looked at.
+    names = ("garbage-tls", "items-no-key", "held-bodies-forward", "odd-queries", "noise-admin", "pings")
+    chosen = [word for name in names for word in ("--attack", name)]
+    printed = run("bench.hostile", *chosen, "--seconds", "0.5", "--streams", "4")
+    for name in names:
+        assert re.search(rf"\| {name} +\|.* → .* → .* → ", printed), printed
+        assert re.search(rf"target: {name}: crashes at most 0: \d+, (met|MISSED)", printed)
+        assert re.search(rf"target: {name}: /healthz p99 at most 50 ms: [\d.e+]+ ms, (met|MISSED)", printed)
+        (did,) = re.findall(rf"^{name}: .* Did: (.*)\.$", printed, re.MULTILINE)
+        assert re.search(r"[1-9][\d,]* connections", did), did
+    assert "target: odd-queries: metrics port p99" in printed
+    assert "its log holds a key" not in printed
+
+
+def test_an_attack_that_is_unknown_is_refused() -> None:
+    argv = [sys.executable, "-m", "bench.hostile", "--attack", "nothing"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 2
+    assert "no such attack: nothing" in done.stderr
+
+
+def test_nothing_is_left_when_attacking_is_interrupted() -> None:
+    argv = [sys.executable, "-m", "bench.hostile", "--attack", "churn", "--seconds", "60"]
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(_session(process.pid)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)  # until emulator, gateway and attacker have been started
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert "interrupted" in said
+    assert _session(process.pid) == []
+
+
+def _session(leader: int) -> list[int]:
+    """Return the other processes of a session."""
+    told = subprocess.run(["ps", "-eo", "pid=,sid="], capture_output=True, text=True, check=True).stdout
+    pairs = (map(int, line.split()) for line in told.splitlines())
+    return [pid for pid, session in pairs if session == leader and pid != leader]
