@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := @$(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-long check bench bench-full format clean
+.PHONY: demo test test-long check audit bench bench-full format clean
 
 demo: $(VENV)/.base
 	$(BIN)/warmline run examples/tasks.jsonl --agent examples/files.py:agent --endpoint emulator \
@@ -21,6 +21,10 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/flake8 --select ASYNC --enable-extensions ASYNC --extend-ignore ASYNC109,ASYNC116,ASYNC9 pool scheduler tests bench examples
 	$(BIN)/mypy
+	$(BIN)/python -m tests.audit --seconds 12
+
+audit: $(VENV)/.check
+	$(BIN)/python -m tests.audit --seconds 300
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
