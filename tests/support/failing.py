@@ -93,6 +93,6 @@ _TRIOS_OWN = frozenset({"_nested_child_finished", "acquire", "acquire_on_behalf_
 
 
 def _may_fail(task: trio.lowlevel.Task) -> bool:
-    if inspect.getcoroutinestate(task.coro) == inspect.CORO_CREATED:  # type: ignore[arg-type]  # it is one
+    if inspect.getcoroutinestate(task.coro) == inspect.CORO_CREATED:
         return False
     return _TRIOS_OWN.isdisjoint(frame.f_code.co_name for frame, _ in task.iter_await_frames())
