@@ -63,7 +63,7 @@ class PeerServer:
         """Failures that ended a connection, or kept one from being accepted."""
         return self.boundary.crashes + self._accept_errors.crashes
 
-    async def run(
+    async def run(  # noqa: ASYNC114  # a method
         self,
         listeners: Sequence[trio.SocketListener],
         *,
@@ -131,15 +131,16 @@ class PeerServer:
                     await self.handler(stream, peer)
             finally:
                 self.peers.remove(peer)
-                await self._close(stream, at_once=peer.evicted)
+                with trio.move_on_after(self.limits.close_timeout, shield=True):
+                    await _close(stream, at_once=peer.evicted)
 
-    async def _close(self, stream: trio.abc.Stream, *, at_once: bool) -> None:
-        if at_once:
-            await trio.aclose_forcefully(stream)
-            return
-        with trio.move_on_after(self.limits.close_timeout, shield=True):
-            try:
-                await stream.aclose()
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
+
+async def _close(stream: trio.abc.Stream, *, at_once: bool) -> None:
+    if at_once:
+        await trio.aclose_forcefully(stream)
+        return
+    try:
+        await stream.aclose()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise

@@ -78,7 +78,7 @@ async def serve_gateway(
     """
     running = RunningGateway(gateway, listeners, tls is not None)
 
-    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128  # `run` does
         with running._serving:
             await gateway.clients.run(listeners, tls=tls, task_status=task_status)
             running._deserted.set()
