@@ -58,8 +58,8 @@ class Wire(Protocol):
         """When the last byte came in, on trio's clock; control frames count too."""
         ...
 
-    def listen(self, take: Callable[[str], None]) -> None:
-        """Give the messages to `take` as they are read. It must neither wait nor raise."""
+    def listen(self, take: Callable[[str | bytes], None]) -> None:
+        """Give the messages to `take` as they are read, binary ones as `b""`. It must neither wait nor raise."""
         ...
 
     async def receive(self) -> str | bytes:
@@ -109,7 +109,7 @@ class _WebSocketWire:
     def last_inbound(self) -> float:
         return self._line.last_inbound
 
-    def listen(self, take: Callable[[str], None]) -> None:
+    def listen(self, take: Callable[[str | bytes], None]) -> None:
         self._line.listen(take)
 
     async def receive(self) -> str | bytes:

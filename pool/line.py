@@ -1,14 +1,16 @@
-"""What lies under the WebSocket library: the transport, metered, with the plain messages already taken out.
+"""What lies under the WebSocket library: the transport, metered, with the messages already taken out.
 
 Theory of operation
     The library's own reader drives this stream: it calls `receive_some` whenever it wants bytes, also on an idle
     connection. Each read is parted by a `Sieve`. The messages are given to `take` there and then, in the pass of the
-    event loop that read them: waking a task for each read would cost as much as the read. Where they come fast, they
+    event loop that read them: waking a task for each read would cost as much as the read. A server that puts very
+    much into one read is taken in several passes, so that it holds up nobody else. Where messages come fast, they
     are read in bunches. The library gets what is left of the read, or, when that is nothing, the next one.
 
     What is sent goes the other way round: messages are framed here, and beside them goes what the library has to
-    say, whole frames too. A lock keeps the one out of the middle of the other. After the library's farewell, a close
-    frame, no message may follow.
+    say, whole frames too. A lock keeps the one out of the middle of the other. After a close frame, nothing may
+    follow. Ours may be the answer to a violation of the protocol, which the sieve finds: then the library is told
+    that the server has closed with that code, and its answer to that is not sent.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ import trio
 
 from pool.bunching import Bunching
 from pool.pauses import Pauses
-from pool.wire.frame import frame, ping
+from pool.wire.frame import close, frame, ping
+from pool.wire.frame_reader import End
 from pool.wire.sieve import Sieve
 
-CLOSE = b"\x88"  # first byte of a close frame
+FAREWELL = b"\x88"  # first byte of a close frame
+PARTING = 1.0  # s, for a close frame to leave that answers a violation
 
 
 class HandshakeLost(Exception):
@@ -50,16 +54,19 @@ class Line(trio.abc.Stream):
         self._sieve = Sieve(max_message)
         self._bunching = Bunching(read_interval)
         self._pauses = Pauses() if pauses is None else pauses
-        self._early: list[str] = []  # messages that came before anybody took them
-        self._take: Callable[[str], None] = self._early.append
+        self._early: list[str | bytes] = []  # messages that came before anybody took them
+        self._take: Callable[[str | bytes], None] = self._early.append
         self.bytes_in = self.bytes_out = 0
         self.upgraded = False
         self._parting = False  # a close frame has been sent
         self._sending = trio.Lock()
         self.last_inbound = trio.current_time()
 
-    def listen(self, take: Callable[[str], None]) -> None:
-        """Give every plain message to `take`, those that have come before too. It must neither wait nor raise."""
+    def listen(self, take: Callable[[str | bytes], None]) -> None:
+        """Give every message to `take`, also those that came before; a binary one is `b""`.
+
+        It must neither wait nor raise.
+        """
         self._take = take
         for message in self._early:
             take(message)
@@ -76,14 +83,37 @@ class Line(trio.abc.Stream):
                 raise
             self.bytes_in += len(data)
             self.last_inbound = trio.current_time()
-            messages, rest = self._sieve.feed(data)
+            messages, rest = self._sieve.feed(data, self.last_inbound)
             for message in messages:
                 self._take(message)
+            if self._sieve.more:
+                rest += await self._take_more()
             self._bunching.read(len(messages), self.last_inbound)
+            if (violation := self._sieve.violation) is not None and not self._parting:
+                await self._refuse(violation)
             if not data:
                 self._ended()
             if rest or not data:
                 return rest
+
+    async def _take_more(self) -> bytes:
+        """Take the rest of a read that is too much for one pass; return what is for the library."""
+        rest = b""
+        while self._sieve.more:
+            await trio.lowlevel.checkpoint()
+            messages, told = self._sieve.feed(b"", trio.current_time())
+            for message in messages:
+                self._take(message)
+            rest += told
+        return rest
+
+    async def _refuse(self, violation: End) -> None:
+        """Close because of what the server did. Bounded: a server that reads nothing is not waited for."""
+        with trio.move_on_after(PARTING):
+            async with self._sending:
+                self._parting = True
+                await self._send(close(violation.code, violation.reason, os.urandom(4)))
+        self._parting = True
 
     async def send_message(self, parts: Sequence[bytes]) -> None:
         """Send one text message, in pieces when it is long. Raises `trio.ClosedResourceError` after a farewell."""
@@ -103,7 +133,9 @@ class Line(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         async with self._sending:
-            self._parting = self._parting or (self.upgraded and data[:1] == CLOSE)
+            if self._parting:
+                return  # what the library says to what came after our close
+            self._parting = self.upgraded and data[:1] == FAREWELL
             await self._send(data)
 
     async def _send(self, data: bytes | bytearray | memoryview) -> None:

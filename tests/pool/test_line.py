@@ -9,8 +9,9 @@ import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair, wait_all_tasks_blocked
 from wsproto.frame_protocol import FrameDecoder, Opcode
 
-from pool.line import HandshakeLost, Line
+from pool.line import PARTING, HandshakeLost, Line
 from pool.wire.frame import PIECE
+from pool.wire.frame_reader import PASS_FRAMES
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 PING = b"\x89\x01?"
@@ -35,7 +36,7 @@ async def upgraded() -> tuple[Line, Peer]:
 
 async def test_messages_are_given_in_the_read_that_brings_them_and_the_library_sees_the_rest() -> None:
     line, peer = await upgraded()
-    taken: list[str] = []
+    taken: list[str | bytes] = []
     line.listen(taken.append)
     await peer.send_all(text("a") + PING + text("b"))
     assert await line.receive_some(100) == PING
@@ -47,7 +48,7 @@ async def test_what_came_before_anybody_listened_is_given_first() -> None:
     line, peer = await upgraded()
     await peer.send_all(text("a") + PING)
     await line.receive_some(100)
-    taken: list[str] = []
+    taken: list[str | bytes] = []
     line.listen(taken.append)
     await peer.send_all(text("b") + PING)
     await line.receive_some(100)
@@ -56,7 +57,7 @@ async def test_what_came_before_anybody_listened_is_given_first() -> None:
 
 async def test_a_read_of_nothing_but_messages_is_followed_by_the_next(nursery: trio.Nursery) -> None:
     line, peer = await upgraded()
-    taken: list[str] = []
+    taken: list[str | bytes] = []
     line.listen(taken.append)
     rest: list[bytes | bytearray] = []
 
@@ -76,7 +77,7 @@ async def test_a_read_of_nothing_but_messages_is_followed_by_the_next(nursery: t
 
 async def test_half_a_message_is_given_to_nobody(nursery: trio.Nursery) -> None:
     line, peer = await upgraded()
-    taken: list[str] = []
+    taken: list[str | bytes] = []
     line.listen(taken.append)
     nursery.start_soon(line.receive_some, 100)
     await peer.send_all(text("whole")[:4])
@@ -88,13 +89,64 @@ async def test_half_a_message_is_given_to_nobody(nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
-async def test_after_the_first_odd_frame_everything_is_the_librarys() -> None:
+async def test_fragments_are_joined_here() -> None:
     line, peer = await upgraded()
-    taken: list[str] = []
+    taken: list[str | bytes] = []
     line.listen(taken.append)
-    await peer.send_all(text("a") + FRAGMENT + text("b"))
-    assert await line.receive_some(100) == FRAGMENT + text("b")
-    assert taken == ["a"]
+    await peer.send_all(text("a") + FRAGMENT + PING + b"\x80\x01b" + b"\x82\x03abc")
+    assert await line.receive_some(100) == PING
+    assert taken == ["a", "ab", b""]
+
+
+async def test_a_violation_is_answered_with_its_code_and_the_library_only_hears_of_it() -> None:
+    line, peer = await upgraded()
+    await peer.send_all(b"\x81\x01\xff")
+    assert bytes(await line.receive_some(100))[2:4] == (1007).to_bytes(2, "big")
+    decoder = FrameDecoder(client=False)
+    decoder.receive_bytes(bytes(await peer.receive_some(200)))
+    sent = decoder.process_buffer()
+    assert sent is not None
+    assert (sent.opcode, sent.payload[:2]) == (Opcode.CLOSE, (1007).to_bytes(2, "big"))
+    await line.send_all(b"\x88\x80abcd")  # the library's answer to that close
+    await line.send_all(PONG)
+    await line.aclose()
+    assert await peer.receive_some(100) == b"", "nothing follows a close"
+
+
+async def test_a_violation_by_who_reads_nothing_is_not_waited_for(autojump_clock: trio.abc.Clock) -> None:
+    line, peer = await upgraded()
+
+    async def never(data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep_forever()
+
+    line._transport.send_all = never  # type: ignore[method-assign]
+    await peer.send_all(b"\xff\xff")
+    assert bytes(await line.receive_some(100))[2:4] == (1002).to_bytes(2, "big")
+    assert trio.current_time() == PARTING
+    with pytest.raises(trio.ClosedResourceError):
+        await line.send_message([b"too late"])
+
+
+async def test_a_read_of_very_many_messages_holds_up_nobody(autojump_clock: trio.abc.Clock) -> None:
+    line, peer = await upgraded()
+    taken: list[str | bytes] = []
+    line.listen(taken.append)
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        seen = 0
+        while True:
+            most, seen = max(most, len(taken) - seen), len(taken)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await peer.send_all(b"".join(text(str(number)) for number in range(5000)) + PING)
+        assert await line.receive_some(1 << 20) == PING
+        nursery.cancel_scope.cancel()
+    assert taken == [str(number) for number in range(5000)]
+    assert most <= 2 * PASS_FRAMES
 
 
 async def test_a_message_and_what_the_library_says_do_not_mix() -> None:
