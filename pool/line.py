@@ -9,8 +9,8 @@ Theory of operation
 
     What is sent goes the other way round: messages are framed here, and beside them goes what the library has to
     say, whole frames too. A lock keeps the one out of the middle of the other. After a close frame, nothing may
-    follow. Ours may be the answer to a violation of the protocol, which the sieve finds: then the library is told
-    that the server has closed with that code, and its answer to that is not sent.
+    follow. The server's pings are answered here, and its close, and a violation of the protocol with the code that
+    it asks for: `end` says which. The library is told that the connection was closed; its answer is not sent.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import trio
 
 from pool.bunching import Bunching
 from pool.pauses import Pauses
-from pool.wire.frame import close, frame, ping
+from pool.wire.frame import CLOSE, PING, PONG, close_payload, control_frame, frame
 from pool.wire.frame_reader import End
 from pool.wire.sieve import Sieve
 
 FAREWELL = b"\x88"  # first byte of a close frame
-PARTING = 1.0  # s, for a close frame to leave that answers a violation
+PARTING = 1.0  # s, for a close frame to leave that answers the end
 
 
 class HandshakeLost(Exception):
@@ -89,12 +89,19 @@ class Line(trio.abc.Stream):
             if self._sieve.more:
                 rest += await self._take_more()
             self._bunching.read(len(messages), self.last_inbound)
-            if (violation := self._sieve.violation) is not None and not self._parting:
-                await self._refuse(violation)
+            if (said := self._sieve.take_ping()) is not None and not self._parting:
+                await self._send_control(PONG, said)
+            if (end := self._sieve.end) is not None and not self._parting:
+                await self._answer(end)
             if not data:
                 self._ended()
             if rest or not data:
                 return rest
+
+    @property
+    def end(self) -> End | None:
+        """How the server has ended the connection; None: it has not, or without a word."""
+        return self._sieve.end
 
     async def _take_more(self) -> bytes:
         """Take the rest of a read that is too much for one pass; return what is for the library."""
@@ -107,13 +114,17 @@ class Line(trio.abc.Stream):
             rest += told
         return rest
 
-    async def _refuse(self, violation: End) -> None:
-        """Close because of what the server did. Bounded: a server that reads nothing is not waited for."""
+    async def _answer(self, end: End) -> None:
+        """Close because the server did, or must not go on. A server that reads nothing is not waited for."""
         with trio.move_on_after(PARTING):
-            async with self._sending:
-                self._parting = True
-                await self._send(close(violation.code, violation.reason, os.urandom(4)))
+            await self._send_control(CLOSE, close_payload(end.code, end.reason if end.violation else ""))
         self._parting = True
+
+    async def _send_control(self, kind: int, payload: bytes) -> None:
+        async with self._sending:
+            if not self._parting:
+                self._parting = kind == CLOSE
+                await self._send(control_frame(kind, payload, os.urandom(4)))
 
     async def send_message(self, parts: Sequence[bytes]) -> None:
         """Send one text message, in pieces when it is long. Raises `trio.ClosedResourceError` after a farewell."""
@@ -127,8 +138,7 @@ class Line(trio.abc.Stream):
         """Send a ping, or return False: a message is on its way, or the farewell has been said."""
         if self._sending.locked() or self._parting:
             return False
-        async with self._sending:
-            await self._send(ping(os.urandom(4)))
+        await self._send_control(PING, b"")
         return True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

@@ -33,7 +33,7 @@ from pool.upgrade import accept_upgrade
 from pool.wire.deflate import Deflate
 from pool.wire.frame import CLOSE, PING, PONG, TEXT, close_payload, server_frame
 from pool.wire.frame_budget import BURST, RATE, FrameBudget
-from pool.wire.frame_reader import NO_STATUS, FrameReader
+from pool.wire.frame_reader import FrameReader
 
 HIGH_WATERMARK = 1024 * 1024  # bytes that wait in the outbox before `room` waits
 BUNCH = 0.002  # s. Messages that come sooner than that one after the other are written together
@@ -175,7 +175,7 @@ class WebSocket:
         messages = self._reader.read(data, trio.current_time())
         self._answer_ping()
         end = self._reader.end
-        if end is not None:
+        if end is not None and not messages:  # those before it are answered first
             self._say_close(end.code, end.reason if end.violation else "")
             self._ended = SocketEnded(end.code, end.reason)
         return messages
@@ -191,7 +191,7 @@ class WebSocket:
     def _say_close(self, code: int, reason: str) -> None:
         if not self._close_said:
             self._close_said = True
-            self._say(server_frame(CLOSE, b"" if code == NO_STATUS else close_payload(code, reason)))
+            self._say(server_frame(CLOSE, close_payload(code, reason)))
 
     @property
     def compressed(self) -> bool:

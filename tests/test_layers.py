@@ -47,7 +47,7 @@ ONLY_IN = {
     "cattrs": ("pool/wire/codec.py",),
     "json": (),
     "trio_websocket": ("pool/dial.py",),
-    "wsproto": ("pool/dial.py",),
+    "wsproto": (),
     "certifi": ("pool/transport.py",),
     "ssl": (
         *("pool/transport.py", "pool/emulator/", "scheduler/gateway/server.py"),

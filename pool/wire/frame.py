@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 PIECE = 65_536  # bytes; some 100 microseconds of masking. A multiple of four, so that each begins with the same byte
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10  # kinds of frames
+NO_STATUS = 1005  # what a close frame without a code means; never sent
 LONGEST_REASON = 123  # bytes, of a close
 _ONLY = 0x80  # the last frame of its message, and here the only one
 _COMPRESSED = 0x40
@@ -47,19 +48,15 @@ def frame(parts: Sequence[bytes], size: int, key: bytes) -> Iterator[bytes | byt
         yield _masked(piece, key)
 
 
-def ping(key: bytes) -> bytes:
-    """Return the frame of a ping that says nothing."""
-    return bytes((_ONLY | PING, _MASKED)) + key
-
-
-def close(code: int, reason: str, key: bytes) -> bytes:
-    """Return a client's close frame; a reason that is too long is cut."""
-    said = close_payload(code, reason)
-    return bytes((_ONLY | CLOSE, _MASKED | len(said))) + key + unmasked(said, key)
+def control_frame(kind: int, payload: bytes, key: bytes) -> bytes:
+    """Return a ping, a pong or a close as a client sends it; at most 125 bytes."""
+    return bytes((_ONLY | kind, _MASKED | len(payload))) + key + unmasked(payload, key)
 
 
 def close_payload(code: int, reason: str) -> bytes:
-    """Return what a close frame says."""
+    """Return what a close frame says; nothing where it has no code (`NO_STATUS`)."""
+    if code == NO_STATUS:
+        return b""
     return code.to_bytes(2, "big") + reason.encode()[:LONGEST_REASON].decode(errors="ignore").encode()
 
 

@@ -25,14 +25,13 @@ from collections.abc import Callable
 from attrs import define, field, frozen
 
 from pool.wire.deflate import Deflate, NotDeflate
-from pool.wire.frame import CLOSE, PING, PONG, TEXT, unmasked
+from pool.wire.frame import CLOSE, NO_STATUS, PING, PONG, TEXT, unmasked
 from pool.wire.frame_budget import FrameBudget
 
 PASS_FRAMES = 256  # frames in one pass: about half a millisecond of the smallest
 PASS_BYTES = 256 * 1024  # bytes inflated in one pass
 
 PROTOCOL_ERROR, NOT_UTF8, POLICY, TOO_BIG = 1002, 1007, 1008, 1009
-NO_STATUS = 1005  # what a close frame without a code means; never sent
 
 _PLAIN = 0x81  # first byte of a text message in one frame
 _FIN, _COMPRESSED, _RESERVED, _CONTROL = 0x80, 0x40, 0x30, 0x08

@@ -7,19 +7,21 @@ Theory of operation
     as long, and hands each message from task to task. And it has no bounds for what a broken or hostile server may
     send: fragments without end, pings by the thousand, many messages in one read.
 
-    The library is only told what it has to answer, as frames that are made for it: the latest ping of a read, and
-    the close. A violation of the protocol is answered by the caller (see `pool.line`), with the close code that it
-    asks for. Pongs are dropped: that something came is all that they say.
+    So after the upgrade the library is told nothing but that the connection ends, with a close frame that is made for
+    it. Pings are answered by the caller (see `pool.line`), and so is the `end`, whether the server closes or violates
+    the protocol: the library knows fewer close codes than there are. Pongs are dropped: that something came is all
+    that they say.
 """
 
 from __future__ import annotations
 
-from pool.wire.frame import CLOSE, PING, server_frame
-from pool.wire.frame_reader import NO_STATUS, End, FrameReader
+from pool.wire.frame import CLOSE, close_payload, server_frame
+from pool.wire.frame_reader import End, FrameReader
 
 HEAD_END = b"\r\n\r\n"
 HEAD_LIMIT = 64 * 1024  # bytes; an answer that has not ended by then is the library's problem
 UPGRADED = b"HTTP/1.1 101"
+CLOSED = server_frame(CLOSE, close_payload(1000, ""))  # how the library is told
 
 
 class Sieve:
@@ -45,21 +47,16 @@ class Sieve:
             head, data = self._split_head(data)
         if self.through:
             return [], head + data
-        reader = self._reader
-        messages = reader.read(data, now)
-        if reader.end is None and (reader.ping is None or reader.more):
+        messages = self._reader.read(data, now)
+        if self._reader.end is None:
             return messages, head
-        return messages, head + self._told(reader)
+        self.through = True  # the library reads nothing after a close
+        return messages, head + CLOSED
 
-    def _told(self, reader: FrameReader) -> bytes:
-        """Return what the library is told."""
-        told = b""
-        if reader.ping is not None:
-            told, reader.ping = server_frame(PING, reader.ping), None
-        if reader.end is not None:
-            told += closing(reader.end)
-            self.through = True  # the library reads nothing after a close
-        return told
+    def take_ping(self) -> bytes | None:
+        """Return what the latest ping says, once: that is to be answered."""
+        ping, self._reader.ping = self._reader.ping, None
+        return ping
 
     @property
     def more(self) -> bool:
@@ -67,10 +64,9 @@ class Sieve:
         return self._reader.more and not self.through
 
     @property
-    def violation(self) -> End | None:
-        """What the server did that no server may, and the code to close with."""
-        end = self._reader.end
-        return end if end is not None and end.violation else None
+    def end(self) -> End | None:
+        """The server's close, or what it did that no server may, with the code to close with."""
+        return self._reader.end
 
     def _split_head(self, data: bytes | bytearray) -> tuple[bytes, bytes]:
         """Return what belongs to the answer to the upgrade, and what comes after it."""
@@ -86,9 +82,3 @@ class Sieve:
         self.through = not head.startswith(UPGRADED)
         cut = end + len(HEAD_END) - known
         return bytes(data[:cut]), bytes(data[cut:])
-
-
-def closing(end: End) -> bytes:
-    """Return the close frame that a server would have sent."""
-    said = b"" if end.code == NO_STATUS else end.code.to_bytes(2, "big") + end.reason.encode()
-    return server_frame(CLOSE, said)
