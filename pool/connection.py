@@ -128,7 +128,7 @@ class Connection:
             self.tell.ended(self)
             self._fail_all(self.closed)
 
-    def _taken(self, text: str) -> None:
+    def _taken(self, text: str | bytes) -> None:
         """Take a message in the pass that read it: whatever is wrong with it is this connection's alone."""
         if self.wire is None or self._nonsense is not None:
             return  # what comes after the end is for nobody

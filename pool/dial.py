@@ -17,7 +17,6 @@ import h11
 import trio
 import trio_websocket
 from attrs import define, field
-from wsproto.utilities import LocalProtocolError
 
 from pool.auth import Secret
 from pool.errors import DialFailed, SettingsError
@@ -61,8 +60,8 @@ class Wire(Protocol):
         """When the last byte came in, on trio's clock; control frames count too."""
         ...
 
-    def listen(self, take: Callable[[str], None]) -> None:
-        """Give the messages to `take` as they are read. It must neither wait nor raise."""
+    def listen(self, take: Callable[[str | bytes], None]) -> None:
+        """Give the messages to `take` as they are read, binary ones as `b""`. It must neither wait nor raise."""
         ...
 
     async def receive(self) -> str | bytes:
@@ -93,7 +92,7 @@ Failure = TypeVar("Failure", bound=Exception)
 
 
 class _WebSocketWire:
-    """`Wire` over trio-websocket, which only sees what is not a plain message, and sends what is not one."""
+    """`Wire` over trio-websocket, which only sees the upgrade and the end, and sends only those."""
 
     __slots__ = ("_line", "_socket")
 
@@ -112,18 +111,18 @@ class _WebSocketWire:
     def last_inbound(self) -> float:
         return self._line.last_inbound
 
-    def listen(self, take: Callable[[str], None]) -> None:
+    def listen(self, take: Callable[[str | bytes], None]) -> None:
         self._line.listen(take)
 
     async def receive(self) -> str | bytes:
         try:
             return await self._socket.get_message()
         except trio_websocket.ConnectionClosed as closed:
-            raise _closed(closed) from None
+            raise self._closed(closed.reason) from None
 
     async def send(self, message: Sequence[bytes]) -> None:
-        if (end := self._socket.closed) is not None:
-            raise WireClosed(end.code, end.reason)
+        if (reason := self._socket.closed) is not None:
+            raise self._closed(reason)
         try:
             await self._line.send_message(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -135,10 +134,11 @@ class _WebSocketWire:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise WireClosed(1006, None) from None
 
-
-def _closed(error: trio_websocket.ConnectionClosed) -> WireClosed:
-    reason = error.reason
-    return WireClosed(1006, None) if reason is None else WireClosed(reason.code, reason.reason)
+    def _closed(self, reason: trio_websocket.CloseReason | None) -> WireClosed:
+        """Return how it ended: as the line has seen it, for the library only knows what it was told."""
+        if (end := self._line.end) is not None:
+            return WireClosed(end.code, end.reason or None)
+        return WireClosed(1006, None) if reason is None else WireClosed(reason.code, reason.reason)
 
 
 @define(eq=False)
@@ -191,10 +191,6 @@ class Dialer:
             failed = self._refused(_only(group, trio_websocket.ConnectionRejected))
         except* (HandshakeLost, h11.LocalProtocolError):
             pass  # h11's is wsproto's answer to an answer that is not HTTP
-        except* LocalProtocolError:
-            # wsproto's answer to a pong that the library sends while a close is under way; closed it is, then.
-            if line is None or not line.upgraded:
-                raise
         finally:
             if line is not None:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self.settings.close_grace):

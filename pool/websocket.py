@@ -1,42 +1,44 @@
 """The server's side of a WebSocket on one connection: messages in, messages out. Knows no protocol above it.
 
 Theory of operation
-    wsproto does the protocol; this is the loop around it, over any trio stream. One task receives, and any number
-    send: what they say is framed at once, in order, and given to the socket on the spot, because to wake a task for
-    that costs several times as much. What the socket does not take, and what follows upon another message at once,
-    lies in an outbox until `write`, a task of its own, hands it to the stream, all that has gathered in one go; so
-    does everything where the stream is no bare socket. Nobody who sends can be interrupted in the middle of a frame,
-    therefore.
+    `pool.wire.frame_reader` reads the protocol; this is the loop around it, over any trio stream. One task receives,
+    and any number send: what they say is framed at once, in order, and given to the socket on the spot, because to
+    wake a task for that costs several times as much. What the socket does not take, and what follows upon another
+    message at once, lies in an outbox until `write`, a task of its own, hands it to the stream, all that has gathered
+    in one go; so does everything where the stream is no bare socket. Nobody who sends can be interrupted in the
+    middle of a frame, therefore.
 
     The outbox is bounded by those who say `room` after what they have said: past its high watermark that waits, and
-    a client that takes nothing for `send_timeout` seconds is given up. Messages are read one read at a time, by
-    whoever receives, so a client that sends faster than it is served is held back by TCP.
+    a client that takes nothing for `send_timeout` seconds is given up. Only the latest ping is answered, and at most
+    one answer waits in the outbox, so a client that pings and does not read gathers nothing.
+
+    Messages are read one read at a time, by whoever receives, so a client that sends faster than it is served is held
+    back by TCP. One read may hold ten thousand frames: they are taken in passes, between which others run. Frames
+    that carry nothing are bounded by the second, and messages are paced, see `FrameLimits`.
+
+    Whatever the client does against the protocol is answered with a close frame that says so, and after it what still
+    comes is thrown away for a moment, so that TCP does not reset the connection before the client has read it.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Sequence
 
 import trio
-from attrs import define, field
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
-from wsproto.extensions import Extension, PerMessageDeflate
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from attrs import define, field, frozen
 
-from pool.web import MalformedRequest
+from pool.upgrade import accept_upgrade
+from pool.wire.deflate import Deflate
+from pool.wire.frame import CLOSE, PING, PONG, TEXT, close_payload, server_frame
+from pool.wire.frame_budget import BURST, RATE, FrameBudget
+from pool.wire.frame_reader import FrameReader
 
 HIGH_WATERMARK = 1024 * 1024  # bytes that wait in the outbox before `room` waits
 BUNCH = 0.002  # s. Messages that come sooner than that one after the other are written together
 _PIECE = 256 * 1024  # bytes; each may take the send timeout
 _READ = 64 * 1024
-# What is compressed may be a thousand times larger: the bound of a message is looked at after each read.
-_SMALL_READ = 4 * 1024
-_TEXT = 0x81  # the first byte of a whole text message
 _PARTING = 2.0  # s, for the close handshake
 
 
@@ -48,12 +50,23 @@ class SocketEnded(Exception):  # the end of a connection is not always an error
         self.code, self.reason = code, reason
 
 
+@frozen(kw_only=True)
+class FrameLimits:
+    """What one client may send. Over the first two the connection is closed with 1008; over the third it waits."""
+
+    rate: float = RATE  # control frames and small fragments a second
+    burst: int = BURST  # of them, saved up
+    messages: float = 2000.0  # messages a second, after one second's worth at once
+
+
 async def accept_websocket(
     stream: trio.abc.Stream,
     raw: bytes,
     *,
     max_message: int,
     send_timeout: float,
+    limits: FrameLimits | None = None,
+    compress: bool = True,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> WebSocket:
     """Accept an upgrade whose request `raw` begins with; what follows it there is read first.
@@ -63,28 +76,24 @@ async def accept_websocket(
         raw: bytes that were read from it.
         max_message: bytes, of one message; over it the connection is closed with 1009.
         send_timeout: s without any progress, after which a client is given up.
+        limits: of frames and messages a second.
+        compress: use permessage-deflate where the client offers it.
         headers: of the answer.
 
     Raises:
-        MalformedRequest: the request is no WebSocket handshake; nothing was sent.
+        UpgradeRefused: the request is no WebSocket handshake; nothing was sent.
         SocketEnded: the client has gone.
     """
-    protocol = WSConnection(ConnectionType.SERVER)
-    end = raw.find(b"\r\n\r\n") + 4
+    accepted = accept_upgrade(raw, compress=compress, headers=headers)
+    limits = limits or FrameLimits()
+    deflate = None if accepted.compression is None else Deflate(accepted.compression)
+    reader = FrameReader(
+        max_message, masked=True, budget=FrameBudget(limits.rate, limits.burst), deflate=deflate
+    )
+    pace = FrameBudget(limits.messages, limits.messages)
+    socket = WebSocket(stream, reader, pace, send_timeout, deflate, accepted.rest)
     try:
-        protocol.receive_data(raw[:end])
-    except RemoteProtocolError as error:
-        raise MalformedRequest(400, str(error)) from None
-    request = next(protocol.events())
-    assert isinstance(request, Request)
-    offered = any(str(offer).startswith(PerMessageDeflate.name) for offer in request.extensions)
-    extensions: list[Extension] = [PerMessageDeflate()] if offered else []
-    answer = protocol.send(AcceptConnection(extensions=extensions, extra_headers=list(headers)))
-    compressed = any(extension.enabled() for extension in extensions)
-    protocol.receive_data(raw[end:])  # wsproto would forget it
-    socket = WebSocket(stream, protocol, max_message, send_timeout, compressed)
-    try:
-        await stream.send_all(answer)
+        await stream.send_all(accepted.answer)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         raise SocketEnded from None
     return socket
@@ -95,23 +104,26 @@ class WebSocket:
     """An accepted connection. Made by `accept_websocket`; `write` has to run as long as it is used."""
 
     _stream: trio.abc.Stream
-    _protocol: WSConnection
-    _max_message: int
+    _reader: FrameReader
+    _pace: FrameBudget  # of messages
     _send_timeout: float
-    compressed: bool  # with permessage-deflate
+    _deflate: Deflate | None
+    _unread: bytes  # that came with the handshake
     last_inbound: float = field(factory=trio.current_time, init=False)  # on trio's clock; pongs count too
     bytes_in: int = field(default=0, init=False)
     bytes_out: int = field(default=0, init=False)
-    _parts: list[str] = field(factory=list, init=False)  # of a message that is not complete
-    _size: int = field(default=0, init=False)  # of those
+    _owed: float = field(default=0.0, init=False)  # s to wait before the next read
     _outbox: list[bytes] = field(factory=list, init=False)
     _waiting: int = field(default=0, init=False)  # bytes in the outbox, and on their way
     _ended: SocketEnded | None = field(default=None, init=False)
     _some: trio.Event = field(factory=trio.Event, init=False)  # there is something to write
     _room: trio.Event = field(factory=trio.Event, init=False)  # replaced when there is none
+    _empty: trio.Event = field(factory=trio.Event, init=False)  # for `written`
     _socket: trio.socket.SocketType | None = field(init=False)  # the stream is nothing else
     _pushed_at: float = field(default=-math.inf, init=False)
     _closing: bool = field(default=False, init=False)
+    _close_said: bool = field(default=False, init=False)  # no frame may follow
+    _pong_waits: bool = field(default=False, init=False)  # in the outbox
     _written: trio.Event = field(factory=trio.Event, init=False)  # `write` has ended
 
     def __attrs_post_init__(self) -> None:
@@ -126,50 +138,65 @@ class WebSocket:
         Raises:
             SocketEnded: the connection is over.
         """
+        if self._owed:
+            await trio.sleep(self._owed)
+            self._owed = 0.0
+        data, self._unread = self._unread, b""
         while True:
-            messages = self._take()
+            messages = self._take(data)
             if messages:
+                self._owed = self._pace.owed(trio.current_time(), len(messages))
                 await trio.lowlevel.checkpoint()
                 return messages
             if self._ended is not None:
                 raise self._ended
-            try:
-                data = bytes(await self._stream.receive_some(_SMALL_READ if self.compressed else _READ))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            if self._reader.more:
+                await trio.lowlevel.checkpoint()
                 data = b""
-            self.last_inbound = trio.current_time()
-            self.bytes_in += len(data)
-            self._protocol.receive_data(data or None)
+            else:
+                data = await self._receive()
 
-    def _take(self) -> list[str | bytes]:
+    async def _receive(self) -> bytes:
+        """Return what comes next; nothing at the end, which is noted."""
+        try:
+            data = bytes(await self._stream.receive_some(_READ))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        self.last_inbound = trio.current_time()
+        self.bytes_in += len(data)
+        if not data:
+            self._ended = self._ended or SocketEnded()
+        return data
+
+    def _take(self, data: bytes) -> list[str | bytes]:
         """Return the messages that have arrived whole, and see to everything else that has."""
-        messages: list[str | bytes] = []
         if self._ended is not None:
-            return messages
-        for event in self._protocol.events():
-            if isinstance(event, TextMessage | BytesMessage):
-                self._size += _size_of(event.data)
-                if self._size > self._max_message:
-                    self._give_up(1009, f"a message may have {self._max_message} bytes")
-                    break
-                if isinstance(event, TextMessage):
-                    self._parts.append(event.data)
-                if event.message_finished:
-                    # What a binary message says is of no interest: it is not text.
-                    messages.append("".join(self._parts) if isinstance(event, TextMessage) else b"")
-                    self._parts, self._size = [], 0
-            elif isinstance(event, Ping):
-                self._say(self._protocol.send(event.response()))
-            elif isinstance(event, CloseConnection):
-                if self._protocol.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
-                    self._say(self._protocol.send(event.response()))
-                self._ended = SocketEnded(event.code, event.reason or "")
-                break
+            return []
+        messages = self._reader.read(data, trio.current_time())
+        self._answer_ping()
+        end = self._reader.end
+        if end is not None and not messages:  # those before it are answered first
+            self._say_close(end.code, end.reason if end.violation else "")
+            self._ended = SocketEnded(end.code, end.reason)
         return messages
 
-    def _give_up(self, code: int, reason: str) -> None:
-        self._say(self._protocol.send(CloseConnection(code=code, reason=reason)))
-        self._ended = SocketEnded(code, reason)
+    def _answer_ping(self) -> None:
+        """Answer the latest ping, unless an answer to one before waits to be written."""
+        ping = self._reader.ping
+        if ping is not None and not self._pong_waits and not self._close_said:
+            self._reader.ping = None
+            self._say(server_frame(PONG, ping))
+            self._pong_waits = bool(self._outbox)
+
+    def _say_close(self, code: int, reason: str) -> None:
+        if not self._close_said:
+            self._close_said = True
+            self._say(server_frame(CLOSE, close_payload(code, reason)))
+
+    @property
+    def compressed(self) -> bool:
+        """permessage-deflate was agreed on."""
+        return self._deflate is not None
 
     # Sending.
 
@@ -181,13 +208,13 @@ class WebSocket:
         """
         if self._ended is not None:
             raise self._ended
-        if not self.compressed and self._protocol.state is ConnectionState.OPEN:
-            self._say(framed(text))
-            return
-        try:
-            self._say(self._protocol.send(TextMessage(data=text.decode())))
-        except LocalProtocolError:
-            raise SocketEnded from None
+        if self._close_said:
+            raise SocketEnded
+        deflate = self._deflate
+        if deflate is None:
+            self._say(server_frame(TEXT, text))
+        else:
+            self._say(server_frame(TEXT, deflate.deflated(text), compressed=True))
 
     async def room(self) -> None:
         """Wait while the outbox is full. Raises like `post`."""
@@ -205,8 +232,8 @@ class WebSocket:
 
     def ping(self) -> None:
         """Ask for a sign of life: whatever comes then sets `last_inbound`."""
-        if self._protocol.state is ConnectionState.OPEN:
-            self._say(self._protocol.send(Ping()))
+        if not self._close_said:
+            self._say(server_frame(PING, b""))
 
     def _say(self, data: bytes) -> None:
         if not self._waiting and (data := self._pushed(data)) == b"":
@@ -246,14 +273,18 @@ class WebSocket:
         while self._outbox:
             data = memoryview(b"".join(self._outbox))
             self._outbox.clear()
+            self._pong_waits = False
+            self._answer_ping()
             for start in range(0, len(data), _PIECE):
                 if not await self._send_piece(data[start : start + _PIECE]):
                     self._ended = self._ended or SocketEnded(1006, "the client takes no data")
                     self._room.set()
+                    self._empty.set()
                     return False
             self._waiting -= len(data)
             if self._waiting <= HIGH_WATERMARK:
                 self._room.set()
+        self._empty.set()
         return True
 
     async def _send_piece(self, piece: memoryview) -> bool:
@@ -266,38 +297,44 @@ class WebSocket:
             return True
         return False
 
-    async def close(self, code: int, reason: str) -> None:
-        """Say what is in the outbox, and close with a handshake where the client takes part. Bounded, and shielded.
+    async def written(self) -> None:
+        """Wait until the stream has taken all that was said. Raises like `post`."""
+        while self._waiting and self._ended is None:
+            self._empty = trio.Event()
+            await self._empty.wait()
+        await trio.lowlevel.checkpoint()
+        if self._ended is not None:
+            raise self._ended
+
+    async def break_off(self, part: bytes = b"") -> None:
+        """Say these bytes as the last ever, as they are, and wait until all is written. Raises like `post`."""
+        if not self._close_said:
+            self._close_said = True
+            self._say(part)
+        await self.written()
+
+    async def close(self, code: int, reason: str, *, patience: float = _PARTING) -> None:
+        """Say what is in the outbox, and close with a handshake where the client takes part, in `patience` seconds.
+
+        Shielded.
 
         Closing earlier could make TCP reset the connection and throw away what the client has not read yet.
         """
-        if self._protocol.state is ConnectionState.OPEN and self._ended is None:
-            self._say(self._protocol.send(CloseConnection(code=code, reason=reason[:120])))
+        if self._ended is None:
+            self._say_close(code, reason)
         self._closing = True
         self._some.set()
-        with trio.move_on_after(_PARTING, shield=True):
+        with trio.move_on_after(patience, shield=True):
             await self._written.wait()
-            if self._outbox or self._protocol.state is not ConnectionState.LOCAL_CLOSING:
+            end = self._reader.end
+            gone = self._ended is not None and not self._close_said
+            if gone or self._outbox or (end is not None and not end.violation):
                 return
+            data = self._unread
             try:
-                while data := bytes(await self._stream.receive_some(_READ)):
-                    self._protocol.receive_data(data)
-                    if any(isinstance(event, CloseConnection) for event in self._protocol.events()):
+                while not self._reader.closed_by(data):
+                    data = bytes(await self._stream.receive_some(_READ))
+                    if not data:
                         return
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
-
-
-def _size_of(data: str | bytes | bytearray) -> int:
-    """Return bytes."""
-    return len(data) if not isinstance(data, str) or data.isascii() else len(data.encode())
-
-
-def framed(text: bytes) -> bytes:
-    """Return a text message as one unmasked frame: what wsproto would make of it, in a tenth of its time."""
-    size = len(text)
-    if size < 126:
-        return bytes((_TEXT, size)) + text
-    if size < 65536:
-        return struct.pack("!BBH", _TEXT, 126, size) + text
-    return struct.pack("!BBQ", _TEXT, 127, size) + text

@@ -47,8 +47,8 @@ ONLY_IN = {
     "msgspec": ("pool/wire/codec.py", "pool/wire/peek.py", "scheduler/tools/schema.py"),
     "cattrs": ("pool/wire/codec.py",),
     "json": (),
-    "trio_websocket": ("pool/dial.py", "pool/emulator/"),
-    "wsproto": ("pool/dial.py", "pool/websocket.py", "pool/emulator/"),
+    "trio_websocket": ("pool/dial.py",),
+    "wsproto": (),
     "certifi": ("pool/transport.py",),
     "ssl": (
         *("pool/transport.py", "pool/listener.py", "pool/emulator/", "scheduler/gateway/server.py"),

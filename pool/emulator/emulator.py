@@ -10,8 +10,6 @@ from functools import partial
 
 import trio
 from attrs import define, field
-from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
-from wsproto.utilities import LocalProtocolError
 
 from pool.emulator.faults import Fault, Kind
 from pool.emulator.http import EmulatorHttp, authorized, overloaded, route
@@ -20,16 +18,16 @@ from pool.emulator.service import Service
 from pool.emulator.settings import EmulatorSettings
 from pool.emulator.speaking import LineEnded
 from pool.emulator.stats import EmulatorStats
-from pool.emulator.streams import ReplayStream, abort
+from pool.emulator.streams import abort
 from pool.emulator.websocket import SocketSession
 from pool.listener import PeerServer
 from pool.peers import ConnectionLimits, Peer
+from pool.upgrade import UpgradeRefused
 from pool.web import Head
+from pool.websocket import SocketEnded, accept_websocket
 from pool.wire.refusal import Refused, unauthorized
 
 _logger = logging.getLogger(__name__)
-_QUEUE = 64  # messages read ahead of the session
-_READ = 65536
 
 
 @define(eq=False)
@@ -71,14 +69,7 @@ class Emulator:
         faults = self.service.faults.on_connection(number)
         try:
             await self._converse(stream, number, faults, peer)
-        except* (
-            trio.BrokenResourceError,
-            trio.ClosedResourceError,
-            ConnectionClosed,
-            HandshakeError,
-            LineEnded,
-            LocalProtocolError,  # wsproto's answer to the pong that the library sends while our close is under way
-        ):
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, SocketEnded, LineEnded):
             pass  # the other side is gone, which ends a connection like any other end
         finally:
             with trio.move_on_after(self.settings.close_timeout, shield=True):
@@ -123,32 +114,27 @@ class Emulator:
             await self._refuse(http, unauthorized())
         elif route(head) != "/responses":
             await self._refuse(http, Refused(f"Invalid URL (GET {head.path})", status=404))
-        elif head.headers.get("sec-websocket-version") != "13" or "sec-websocket-key" not in head.headers:
-            await self._refuse(http, Refused("The upgrade is no WebSocket handshake of version 13."))
         else:
-            await self._serve_socket(ReplayStream(http.stream, http.web.raw), number, faults)
+            await self._serve_socket(http, number, faults)
 
     async def _refuse(self, http: EmulatorHttp, refused: Refused) -> None:
         self.stats.refused_connections += 1
         await http.answer(refused.status, refused.body(), {**refused.headers, "connection": "close"})
 
-    async def _serve_socket(self, stream: ReplayStream, number: int, faults: tuple[Fault, ...]) -> None:
+    async def _serve_socket(self, http: EmulatorHttp, number: int, faults: tuple[Fault, ...]) -> None:
         settings = self.settings
-        async with trio.open_nursery() as nursery:
-            request = await wrap_server_stream(
-                nursery,
-                stream,
-                message_queue_size=_QUEUE,
-                max_message_size=settings.frame_cap - 1,
-                receive_buffer_size=_READ,
+        try:
+            ws = await accept_websocket(
+                http.stream,
+                http.web.raw,
+                max_message=settings.frame_cap - 1,
+                send_timeout=math.inf,  # a client may be as slow as it likes
+                compress=settings.compression,
             )
-            ws = await request.accept()
-            session = SocketSession(self.service, ws, stream, number, faults)
-            try:
-                await session.run()
-                await session.close(1000, "")
-            finally:
-                nursery.cancel_scope.cancel()
+        except UpgradeRefused as refused:
+            await self._refuse(http, refused)
+            return
+        await SocketSession(self.service, ws, http.stream, number, faults).run()
 
 
 def _refused_by(fault: Fault) -> Refused:

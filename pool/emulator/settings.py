@@ -64,6 +64,9 @@ class EmulatorSettings:
     # Of what a replay repeats, the share that the model need not read again: 0 to 1
     prompt_cache: float = field(default=0.0, validator=_share)
     frame_cap: int = field(default=16 * MIB, validator=_above_zero)  # a message of this size closes with 1009
+    # Agree to permessage-deflate where a client offers it. Off: what is measured against an emulator is the client's
+    # work and not the emulator's compressing, and the bytes on the line are those of the events.
+    compression: bool = False
     body_cap: int = field(default=64 * MIB, validator=_above_zero)  # an HTTP body of more gets 413
     bodies_cap: int = field(default=1024 * MIB, validator=_above_zero)  # of all at a time; beyond it, 503
     max_connections: int = field(default=10_000, validator=_above_zero)  # one more gets 503

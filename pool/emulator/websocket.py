@@ -13,8 +13,6 @@ from typing import Any
 
 import trio
 from attrs import define, field, frozen
-from trio_websocket import ConnectionClosed, WebSocketConnection
-from wsproto.utilities import LocalProtocolError
 
 from pool.emulator.faults import Fault, Kind
 from pool.emulator.memory import ConnectionMemory
@@ -22,14 +20,17 @@ from pool.emulator.request import Request, checked_request
 from pool.emulator.service import Prepared, Service
 from pool.emulator.speaking import LineEnded, speak
 from pool.emulator.steering import Steer, Steering, check_target, required_input
-from pool.emulator.streams import ReplayStream, abort
+from pool.emulator.streams import abort
 from pool.emulator.turn import Turn
+from pool.websocket import SocketEnded, WebSocket
 from pool.wire.client import client_event
 from pool.wire.codec import to_json
+from pool.wire.frame import TEXT, server_frame
 from pool.wire.lanes import LaneBook, checked_stream_id
 from pool.wire.refusal import Refused, connection_limit_reached
 from pool.wire.steer import SteerRefused, check_steer
 
+_READ = 65536
 _REMEMBER_ENDED = 256  # ids of ended responses, so that late steering gets the right answer
 
 
@@ -45,8 +46,8 @@ class SocketSession:
     """One connection, from the accepted upgrade to its end."""
 
     service: Service
-    ws: WebSocketConnection
-    stream: ReplayStream
+    ws: WebSocket
+    stream: trio.abc.Stream
     number: int  # of this connection, from 1
     faults: tuple[Fault, ...] = ()
     lanes: LaneBook[_Create] = field(init=False)
@@ -54,6 +55,8 @@ class SocketSession:
     steering: Steering = field(init=False, factory=Steering)
     _running: dict[str, tuple[Turn, str | None]] = field(init=False, factory=dict)
     _ended: dict[str, None] = field(init=False, factory=dict)
+    _reading: trio.CancelScope = field(init=False, factory=trio.CancelScope)
+    _goodbye: tuple[int, str] = field(init=False, default=(1000, ""))
     _nursery: trio.Nursery = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -67,15 +70,19 @@ class SocketSession:
         stats.connections += 1
         stats.open_connections += 1
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._grow_old, self.service.settings.max_age)
-                for fault in self.faults:
-                    if fault.kind is Kind.LIMIT_IDLE:
-                        self._nursery.start_soon(self._grow_old, fault.after)
-                    elif fault.kind is Kind.DEAF:
-                        self._nursery.start_soon(self._go_deaf, fault.after)
-                await self._read()
-                self._nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as writing:
+                writing.start_soon(self.ws.write)
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._grow_old, self.service.settings.max_age)
+                    for fault in self.faults:
+                        if fault.kind is Kind.LIMIT_IDLE:
+                            self._nursery.start_soon(self._grow_old, fault.after)
+                        elif fault.kind is Kind.DEAF:
+                            self._nursery.start_soon(self._go_deaf, fault.after)
+                    await self._read()
+                    self._nursery.cancel_scope.cancel()
+                await self.ws.close(*self._goodbye, patience=self.service.settings.close_timeout)
+                writing.cancel_scope.cancel()
         finally:
             stats.open_connections -= 1
             stats.abandoned += len(self._running)
@@ -84,16 +91,26 @@ class SocketSession:
     async def _read(self) -> None:
         await trio.lowlevel.checkpoint()
         try:
-            while True:
-                message = await self.ws.get_message()
-                self.service.stats.bytes_in += len(message)
-                try:
-                    await self._receive(message)
-                except Refused as refused:
-                    self.service.stats.refused += 1
-                    await self.send(refused.event())
-        except (ConnectionClosed, LineEnded):
+            with self._reading:
+                while True:
+                    for message in await self.ws.receive():
+                        self.service.stats.bytes_in += len(message)
+                        try:
+                            await self._receive(message)
+                        except Refused as refused:
+                            self.service.stats.refused += 1
+                            await self.send(refused.event())
+            await self._until_gone()
+        except (SocketEnded, LineEnded):
             return
+
+    async def _until_gone(self) -> None:
+        """Be deaf: only the end of the connection is still noticed."""
+        try:
+            while await self.stream.receive_some(_READ):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()
 
     async def _receive(self, message: str | bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -125,7 +142,7 @@ class SocketSession:
         """Answer one create, then free its lane."""
         try:
             await self._answer(lane, create.body)
-        except (ConnectionClosed, LineEnded):
+        except (SocketEnded, LineEnded):
             await trio.lowlevel.checkpoint()
             self._nursery.cancel_scope.cancel()
         else:
@@ -236,51 +253,45 @@ class SocketSession:
             del self._ended[next(iter(self._ended))]
 
     async def send(self, event: dict[str, Any], lane: str | None = None) -> None:
-        """Send one event. Raises `LineEnded` or `ConnectionClosed` when nobody listens."""
+        """Send one event. Raises `LineEnded` or `SocketEnded` when nobody listens."""
         if lane is not None:
             event["stream_id"] = lane
         text = to_json(event)
         self.service.stats.bytes_out += len(text)
-        try:
-            await self.ws.send_message(text.decode())
-        except LocalProtocolError:
-            # A broken frame came in: wsproto has closed, and the connection does not know it yet.
-            raise LineEnded from None
+        self.ws.post(text)
+        await self.ws.room()
 
     async def drop(self, fault: Fault) -> None:
-        """End the connection as the fault says."""
+        """End the connection as the fault says. Always raises `LineEnded`."""
         if fault.how == "close":
-            await self.close(fault.code, "")
-        elif fault.how == "midframe":
-            self.stream.cut_next = True
-            await self.send({"type": "response.output_text.delta", "delta": "cut " * 64})
-        else:
-            await abort(self.stream)
+            self._goodbye = fault.code, ""
+            raise LineEnded
+        part = b""
+        if fault.how == "midframe":
+            frame = server_frame(TEXT, to_json({"type": "response.output_text.delta", "delta": "cut " * 64}))
+            part = frame[: len(frame) // 2]
+        # The shield: another lane, which finds that nothing can be sent any more, ends the session.
+        with trio.move_on_after(self.service.settings.close_timeout, shield=True):
+            await self.ws.break_off(part)
+        await abort(self.stream)
         raise LineEnded
 
     async def limit(self) -> None:
         """Say that the connection is too old, and close it. Always raises `LineEnded`."""
         self.service.stats.limit_closes += 1
         await self.send(connection_limit_reached(self.service.settings.max_age).event())
-        await self.close(1000, "connection limit reached")
+        self._goodbye = 1000, "connection limit reached"
         raise LineEnded
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close with a handshake, or without one when the other side does not answer in time."""
-        # The shield lets the handshake finish after the reader has ended; closing earlier could make TCP
-        # reset the connection and throw away what the client has not read yet.
-        with trio.move_on_after(self.service.settings.close_timeout, shield=True):
-            await self.ws.aclose(code, reason)
 
     async def _go_deaf(self, after: float) -> None:
         await trio.sleep(after)
-        self.stream.deaf = True
+        self._reading.cancel()
 
     async def _grow_old(self, age: float) -> None:
         await trio.sleep(age)
         try:
             await self.limit()
-        except (ConnectionClosed, LineEnded):
+        except (SocketEnded, LineEnded):
             self._nursery.cancel_scope.cancel()
 
 

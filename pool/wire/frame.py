@@ -1,4 +1,4 @@
-"""Makes the frames of text messages, and pings: the counterpart of `sieve`, for what is sent.
+"""Makes frames, a client's and a server's: the counterpart of `frame_reader`, for what is sent.
 
 Theory of operation
     What a client sends of any size is a text message in one masked frame. Writing it here spares it a copy for each
@@ -13,12 +13,18 @@ Theory of operation
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 
 PIECE = 65_536  # bytes; some 100 microseconds of masking. A multiple of four, so that each begins with the same byte
-_TEXT = 0x81  # the last, and only, frame of a text message
-_PING = 0x89
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10  # kinds of frames
+NO_STATUS = 1005  # what a close frame without a code means; never sent
+LONGEST_REASON = 123  # bytes, of a close
+_ONLY = 0x80  # the last frame of its message, and here the only one
+_COMPRESSED = 0x40
+_TEXT = _ONLY | TEXT
 _MASKED = 0x80
+_LONG = 512  # bytes; up to that one large number is faster than four tables
 _XOR = [bytes(byte ^ key for byte in range(256)) for key in range(256)]
 
 
@@ -42,9 +48,36 @@ def frame(parts: Sequence[bytes], size: int, key: bytes) -> Iterator[bytes | byt
         yield _masked(piece, key)
 
 
-def ping(key: bytes) -> bytes:
-    """Return the frame of a ping that says nothing."""
-    return bytes((_PING, _MASKED)) + key
+def control_frame(kind: int, payload: bytes, key: bytes) -> bytes:
+    """Return a ping, a pong or a close as a client sends it; at most 125 bytes."""
+    return bytes((_ONLY | kind, _MASKED | len(payload))) + key + unmasked(payload, key)
+
+
+def close_payload(code: int, reason: str) -> bytes:
+    """Return what a close frame says; nothing where it has no code (`NO_STATUS`)."""
+    if code == NO_STATUS:
+        return b""
+    return code.to_bytes(2, "big") + reason.encode()[:LONGEST_REASON].decode(errors="ignore").encode()
+
+
+def server_frame(kind: int, payload: bytes, *, compressed: bool = False) -> bytes:
+    """Return a whole message, or a control frame, as a server sends it: unmasked."""
+    first = _ONLY | (compressed and _COMPRESSED) | kind
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65_536:
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
+
+
+def unmasked(data: bytes | bytearray, key: bytes | bytearray) -> bytes | bytearray:
+    """Return a payload without its mask, or with it: they are the same."""
+    size = len(data)
+    if size > _LONG:
+        return _masked(bytearray(data), key)
+    pad = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
 
 
 def _head(size: int, key: bytes) -> bytes:
@@ -55,7 +88,7 @@ def _head(size: int, key: bytes) -> bytes:
     return bytes((_TEXT, _MASKED | 127)) + size.to_bytes(8, "big") + key
 
 
-def _masked(data: bytearray, key: bytes) -> bytearray:
+def _masked(data: bytearray, key: bytes | bytearray) -> bytearray:
     # A table for every fourth byte is the fastest way without an extension: about 1 ns a byte.
     for offset, byte in enumerate(key):
         data[offset::4] = data[offset::4].translate(_XOR[byte])

@@ -58,6 +58,7 @@ _LANES = {"single": Lanes.single, "multi": Lanes.multi}
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the model's choices and of chance.")
 @click.option("--api-key", envvar="WARMLINE_EMULATOR_KEY", help="Ask every client for this key.")
+@click.option("--compression", is_flag=True, help="Agree to permessage-deflate where a client offers it.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM file; with --tls-key serves TLS.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file.")
 def emulate(
@@ -71,6 +72,7 @@ def emulate(
     recorded: str | None,
     seed: int,
     api_key: str | None,
+    compression: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> None:
@@ -98,6 +100,7 @@ def emulate(
             schedule=None if recorded is None else _schedule(recorded),
             seed=seed,
             api_key=api_key,
+            compression=compression,
         )
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

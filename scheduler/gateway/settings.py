@@ -11,6 +11,7 @@ from pool.errors import SettingsError
 from pool.http_limits import HttpLimits
 from pool.peers import ConnectionLimits
 from pool.settings import MIB, above, at_least, whole
+from pool.wire.frame_budget import BURST, RATE
 
 
 @frozen(kw_only=True)
@@ -48,6 +49,10 @@ class GatewaySettings:
     client_bodies: int = field(default=256 * MIB, validator=whole(1024))
     # A WebSocket of a client. Its lanes are as many as OpenAI's, whatever the upstream can.
     max_message: int = field(default=16 * MIB, validator=whole(1024))  # from the client
+    # Control frames, and fragments beyond one for 64 bytes of a message; over that its connection is closed with 1008
+    frame_rate: float = field(default=RATE, validator=above(0))  # a second
+    frame_burst: int = field(default=BURST, validator=whole(1))  # saved up
+    message_rate: float = field(default=2000.0, validator=at_least(1))  # a second; what is more waits
     in_flight: int = field(default=16, validator=whole(1))
     named_lanes: int = field(default=32, validator=whole(0))
     # Of creates that wait for their turn; over it nothing more is read

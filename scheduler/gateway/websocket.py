@@ -24,8 +24,8 @@ from typing import Any
 import trio
 from attrs import define, field, frozen
 
-from pool.web import HttpConnection, MalformedRequest
-from pool.websocket import SocketEnded, WebSocket, accept_websocket
+from pool.web import HttpConnection
+from pool.websocket import FrameLimits, SocketEnded, WebSocket, accept_websocket
 from pool.wire.client import client_event, client_event_split
 from pool.wire.codec import from_json, to_json
 from pool.wire.events import Encoded
@@ -60,12 +60,15 @@ async def serve_socket(
     Raises:
         Refused: the request is no WebSocket handshake; nothing was sent.
     """
+    limits = FrameLimits(rate=settings.frame_rate, burst=settings.frame_burst, messages=settings.message_rate)
     try:
         ws = await accept_websocket(
-            http.stream, http.raw, max_message=settings.max_message, send_timeout=settings.send_timeout
+            http.stream,
+            http.raw,
+            max_message=settings.max_message,
+            send_timeout=settings.send_timeout,
+            limits=limits,
         )
-    except MalformedRequest as error:
-        raise Refused(f"The upgrade is no WebSocket handshake: {error}.", status=400) from None
     except SocketEnded:
         return
     session = SocketSession(core, ring, settings, ws, caller, stopping)

@@ -44,7 +44,9 @@ def test_settings() -> None:
     assert {name for _, name, _ in rows} == {attribute.name for attribute in attrs.fields(EmulatorSettings)}
     for _, name, shown in rows:
         value = getattr(defaults, name)
-        if isinstance(value, int | float):
+        if isinstance(value, bool):
+            assert shown.strip() == ("on" if value else "off")
+        elif isinstance(value, int | float):
             assert float(shown) == value
     options = {option for parameter in emulate.params for option in parameter.opts}
     assert {f"--{option}" for option, _, _ in rows if option} <= options

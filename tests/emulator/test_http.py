@@ -287,7 +287,7 @@ async def test_too_much_pipelining_ends_the_turn(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize(
-    ("path", "version", "status"), [("/v1/elsewhere", "13", 404), ("/v1/responses", "8", 400)]
+    ("path", "version", "status"), [("/v1/elsewhere", "13", 404), ("/v1/responses", "8", 426)]
 )
 async def test_upgrades_that_cannot_be(
     autojump_clock: MockClock, path: str, version: str, status: int

@@ -26,8 +26,10 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol
 
-from pool.web import HttpConnection, MalformedRequest
-from pool.websocket import HIGH_WATERMARK, SocketEnded, WebSocket, accept_websocket, framed
+from pool.upgrade import UpgradeRefused
+from pool.web import HttpConnection
+from pool.websocket import HIGH_WATERMARK, SocketEnded, WebSocket, accept_websocket
+from pool.wire.frame import TEXT, server_frame
 
 
 @define(eq=False)
@@ -133,7 +135,7 @@ async def test_messages_both_ways(autojump_clock: trio.abc.Clock, offers: list[A
 def test_a_frame_is_what_wsproto_makes(text: bytes) -> None:
     protocol = FrameProtocol(client=False, extensions=[])
     as_text = text.decode("latin-1")
-    assert framed(as_text.encode()) == protocol.send_data(as_text, fin=True)
+    assert server_frame(TEXT, as_text.encode()) == protocol.send_data(as_text, fin=True)
 
 
 async def test_parts_make_one_message(autojump_clock: trio.abc.Clock) -> None:
@@ -262,7 +264,7 @@ async def test_what_a_bare_socket_does_not_take_is_sent_when_it_does(
         assert ws.full
         assert await peer.texts(len(words)) == [text.decode() for text in words]
         await ws.room()
-        assert ws.bytes_out == sum(len(framed(text)) for text in words)
+        assert ws.bytes_out == sum(len(server_frame(TEXT, text)) for text in words)
 
 
 async def test_a_bare_socket_that_is_broken_is_found_out() -> None:
@@ -323,6 +325,6 @@ async def test_a_ping_of_ours_is_answered(autojump_clock: trio.abc.Clock) -> Non
 async def test_no_handshake(autojump_clock: trio.abc.Clock, headers: str) -> None:
     near, far = trio.testing.memory_stream_pair()
     raw = f"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{headers}\r\n"
-    with pytest.raises(MalformedRequest):
+    with pytest.raises(UpgradeRefused):
         await accept_websocket(far, raw.encode(), max_message=1, send_timeout=1)
     await near.aclose()
