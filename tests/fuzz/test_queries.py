@@ -15,7 +15,7 @@ from scheduler.dashboard.access import Access
 from scheduler.dashboard.server import Dashboard
 from scheduler.gateway.figures import figures_of
 from scheduler.telemetry.address import Address
-from scheduler.telemetry.listener import health, serve
+from scheduler.telemetry.listener import Listener, health
 from scheduler.telemetry.prometheus import Metrics
 from tests.fuzz.answers import answers
 from tests.fuzz.requests import AUTHORITY, CREATE, plain
@@ -136,12 +136,10 @@ def test_it_is_answered_and_no_page_fails(
         metrics = Metrics(lambda: stage.gateway.upstreams.sources, lambda: figures_of(stage.gateway))
         async with dashboard.running():
             pages = (health, metrics.page, brief(dashboard.respond))
-
-            async def handle(stream: trio.abc.Stream) -> None:
-                async with stream:
-                    await serve(stream, address, pages)
-
-            return await said(handle, sent, hangs_up=hangs_up)
+            server = Listener(address, pages).server
+            heard = await said(server.handle, sent, hangs_up=hangs_up)
+            assert server.crashes == 0
+            return heard
 
     heard = tried(scenario)
     if b"text/event-stream" in heard:  # it was cut off in the middle
