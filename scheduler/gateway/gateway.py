@@ -174,6 +174,7 @@ class Gateway:
             body = await self._body(http, account)
             asked = read_create(body)
             if await self._for_sockets(caller, asked):
+                body = None  # what was made of it is as large, and lives as long as the turn
                 try:
                     turn = await self.front.create(http, caller, asked, {"x-request-id": request_id})
                 except Failed:
