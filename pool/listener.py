@@ -92,9 +92,11 @@ class PeerServer:
             while True:
                 try:
                     stream = await listener.accept()
-                except OSError as error:
+                except trio.ClosedResourceError:
+                    raise  # nobody does that while it is served
+                except Exception as error:
                     self._accept_errors.note(error)
-                    if error.errno in FULL:
+                    if isinstance(error, OSError) and error.errno in FULL:
                         self.peers.evict()
                     await trio.sleep(ACCEPT_PAUSE)
                 else:

@@ -108,6 +108,7 @@ class Requests:
         body = await self.read_body(request.http, request.account)
         asked = await self.core.checked(caller, read_create(body))
         if await self._is_turn(caller, asked):
+            del body  # what was made of it is as large, and lives as long as the turn
             try:
                 turn = await self.front.create(request.http, caller, asked, {"x-request-id": request.id})
             except Failed:
