@@ -36,7 +36,7 @@ class FrameBudget:
         if self._filled_at is not None:
             self._tokens += (now - self._filled_at) * self.rate
         self._filled_at = now
-        self._tokens = min(self.burst, self._tokens + payload / FREE - 1)
+        self._tokens = min(self.burst, self._tokens + payload / FREE) - 1
         return self._tokens >= 0
 
     def owed(self, now: float, frames: int) -> float:

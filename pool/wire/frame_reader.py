@@ -28,12 +28,15 @@ from pool.wire.deflate import Deflate, NotDeflate
 from pool.wire.frame import CLOSE, NO_STATUS, PING, PONG, TEXT, unmasked
 from pool.wire.frame_budget import FrameBudget
 
-PASS_FRAMES = 256  # frames in one pass: about half a millisecond of the smallest
+PASS_STEPS = (
+    256  # in one pass: whole frames, or parts of a long one; a few hundred microseconds of the smallest
+)
 PASS_BYTES = 256 * 1024  # bytes inflated in one pass
 
 PROTOCOL_ERROR, NOT_UTF8, POLICY, TOO_BIG = 1002, 1007, 1008, 1009
 
 _PLAIN = 0x81  # first byte of a text message in one frame
+_MASKED = 0x80  # of the second
 _FIN, _COMPRESSED, _RESERVED, _CONTROL = 0x80, 0x40, 0x30, 0x08
 _CONTINUATION, _BINARY = 0, 2
 _WHOLE = 16 * 1024  # bytes; a frame of no more is taken when it is complete, a longer one as it comes
@@ -102,32 +105,30 @@ class FrameReader:
 
     def _walk(self, data: bytes | bytearray, messages: list[str | bytes], now: float) -> int:
         """Go through the frames, and return how many bytes are done with."""
-        at, size, masked = 0, len(data), self.masked
-        frames = PASS_FRAMES
-        inflated = 0
+        at, size, masked, limit = 0, len(data), self.masked, self.max_message
+        steps, inflated = PASS_STEPS, 0
         self._wanted = 0
+        within, idle = self._left is not None, not self._kind
         try:
-            while True:
-                if self._left is not None:
+            while steps:
+                steps -= 1
+                if within:
                     if inflated >= PASS_BYTES:
-                        self.more = True
-                        return at
+                        break
                     at, grown = self._go_on(data, at, messages)
                     if at < 0:
                         return size
                     inflated += grown
+                    within, idle = self._left is not None, not self._kind
                     continue
                 if at + 2 > size:
                     return at
-                if not frames:
-                    self.more = True
-                    return at
-                frames -= 1
                 first, length = data[at], data[at + 1]
                 start = at + 2
-                if (length >= 0x80) is not masked:
+                if (length >= _MASKED) is not masked:
                     raise _Violation(PROTOCOL_ERROR, f"a frame is {'not ' * masked}masked")
-                length &= 0x7F
+                if masked:
+                    length &= 0x7F
                 if length >= 126:
                     least, start = (126, start + 2) if length == 126 else (65_536, start + 8)
                     if first & _CONTROL:
@@ -140,7 +141,7 @@ class FrameReader:
                 if masked:
                     start += 4
                 end = start + length
-                if first == _PLAIN and not self._kind and length <= self.max_message:
+                if first == _PLAIN and idle and length <= limit:
                     if end <= size:
                         payload = data[start:end]
                         if masked:
@@ -175,10 +176,12 @@ class FrameReader:
                     raise _Violation(POLICY, "too many small fragments")
                 self._begin(first, length)
                 self._key = bytes(data[start - 4 : start]) if masked else b""
-                at = start
+                at, within = start, True
         except _Violation as error:
             self.end = End(error.code, error.reason, violation=True)
             return at
+        self.more = True
+        return at
 
     def _check(self, first: int, length: int) -> None:
         """Judge what the beginning of a frame's header says."""

@@ -8,7 +8,8 @@ import trio
 from pool.emulator import Emulator, EmulatorSettings
 from tests.support.frame_cases import Case, cases
 from tests.support.frame_peer import request
-from tests.support.frame_server import check_case, spoken_to
+from tests.support.frame_server import check_case, check_handshake, spoken_to
+from tests.support.handshake_cases import handshakes
 
 LIMIT = 4096
 
@@ -32,3 +33,10 @@ async def test_compression_is_agreed_to_only_where_the_settings_say_so(
         head = await peer.upgrade(request(offer="permessage-deflate"))
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"extensions" not in head.lower()
+
+
+@pytest.mark.parametrize(("asked", "status"), handshakes().values(), ids=list(handshakes()))
+async def test_handshakes(autojump_clock: trio.abc.Clock, asked: bytes, status: int) -> None:
+    emulator = Emulator(EmulatorSettings(compression=True))
+    await check_handshake(emulator, asked, status)
+    assert emulator.stats.crashes == 0

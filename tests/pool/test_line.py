@@ -11,7 +11,7 @@ from wsproto.frame_protocol import FrameDecoder, Opcode
 
 from pool.line import PARTING, HandshakeLost, Line
 from pool.wire.frame import PIECE
-from pool.wire.frame_reader import PASS_FRAMES, End
+from pool.wire.frame_reader import PASS_STEPS, End
 from pool.wire.sieve import CLOSED
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -168,7 +168,7 @@ async def test_a_read_of_very_many_messages_holds_up_nobody(autojump_clock: trio
         assert await line.receive_some(1 << 20) == CLOSED
         nursery.cancel_scope.cancel()
     assert taken == [str(number) for number in range(5000)]
-    assert most <= 2 * PASS_FRAMES
+    assert most <= 2 * PASS_STEPS
 
 
 async def test_a_message_and_what_the_library_says_do_not_mix() -> None:

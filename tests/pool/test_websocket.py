@@ -28,8 +28,15 @@ from wsproto.frame_protocol import FrameProtocol
 
 from pool.upgrade import UpgradeRefused
 from pool.web import HttpConnection
-from pool.websocket import HIGH_WATERMARK, SocketEnded, WebSocket, accept_websocket
+from pool.websocket import HIGH_WATERMARK, FrameLimits, SocketEnded, WebSocket, accept_websocket
 from pool.wire.frame import TEXT, server_frame
+from pool.wire.frame_reader import PASS_STEPS
+from tests.support.frame_cases import CONT, PING, F
+
+
+def frame(payload: bytes, *, kind: int = TEXT, fin: bool = True) -> bytes:
+    """Return a frame of a client's."""
+    return F(kind, payload, fin=fin).made(by_client=True)
 
 
 @define(eq=False)
@@ -75,6 +82,7 @@ async def joined(
     early: bytes = b"",
     running: bool = True,
     bare: bool = False,
+    limits: FrameLimits | None = None,
 ) -> AsyncIterator[tuple[WebSocket, Peer]]:
     near: trio.abc.Stream
     far: trio.abc.Stream
@@ -85,7 +93,7 @@ async def joined(
     head = await http.next_head()
     assert head is not None
     assert head.upgrade
-    ws = await accept_websocket(far, http.raw, max_message=max_message, send_timeout=5)
+    ws = await accept_websocket(far, http.raw, max_message=max_message, send_timeout=5, limits=limits)
     (accepted,) = await peer.receive()
     assert isinstance(accepted, AcceptConnection)
     async with trio.open_nursery() as nursery:
@@ -317,6 +325,97 @@ async def test_a_ping_of_ours_is_answered(autojump_clock: trio.abc.Clock) -> Non
         await trio.testing.wait_all_tasks_blocked()
         assert ws.last_inbound == trio.current_time()
         nursery.cancel_scope.cancel()
+
+
+EMPTY = frame(b"", kind=CONT, fin=False)
+PINGS = frame(b"", kind=PING)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [PINGS * 10_000, frame(b"", fin=False) + EMPTY * 10_000, frame(b"") * 10_000],
+    ids=["pings", "empty fragments", "empty messages"],
+)
+async def test_ten_thousand_frames_in_one_read_hold_up_nobody(
+    autojump_clock: trio.abc.Clock, flood: bytes
+) -> None:
+    limits = FrameLimits(rate=1e6, burst=1_000_000, messages=1e6)
+    turns = 0
+
+    async def neighbour() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async def receive() -> None:
+        while True:
+            await ws.receive()
+
+    # Early: all of it is there before the first read.
+    async with joined(limits=limits, early=flood) as (ws, _), trio.open_nursery() as nursery:
+        nursery.start_soon(neighbour)
+        nursery.start_soon(receive)
+        while ws._reader.more or ws._unread:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert turns >= 10_000 / PASS_STEPS
+
+
+async def test_a_client_that_pings_and_does_not_read_gathers_nothing(autojump_clock: trio.abc.Clock) -> None:
+    async with joined(running=False) as (ws, peer), trio.open_nursery() as nursery:
+        ws.post(b"something before")
+        nursery.start_soon(ended, ws)
+        for number in range(1000):
+            await peer.stream.send_all(frame(b"%d" % number, kind=PING))
+            await trio.testing.wait_all_tasks_blocked()
+        assert ws._waiting < 100
+        nursery.start_soon(ws.write)
+        pongs: list[Event] = []
+        while not pongs or pongs[-1] != Pong(payload=b"999"):
+            pongs += [event for event in await peer.receive() if isinstance(event, Pong)]
+        assert len(pongs) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_small_messages_are_never_refused_but_paced(autojump_clock: trio.abc.Clock) -> None:
+    async with joined() as (ws, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.stream.send_all, frame(b"steer") * 10_000)
+        began = trio.current_time()
+        got: list[str | bytes] = []
+        while len(got) < 10_000:
+            messages = await ws.receive()
+            assert len(messages) <= PASS_STEPS
+            got += messages
+        assert got == ["steer"] * 10_000
+        assert trio.current_time() - began == pytest.approx((10_000 - 2000) / 2000, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [1024, 4096, 131_072])
+async def test_a_long_message_may_come_in_fragments_at_once(
+    autojump_clock: trio.abc.Clock, size: int
+) -> None:
+    whole = 16 << 20
+    first, more, last = (
+        frame(b"x" * size, kind=kind, fin=fin) for kind, fin in ((TEXT, False), (CONT, False), (CONT, True))
+    )
+    async with joined(max_message=whole) as (ws, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.stream.send_all, first + more * (whole // size - 2) + last)
+        (got,) = await ws.receive()
+        assert len(got) == whole
+        assert trio.current_time() == 0
+
+
+async def test_breaking_off_says_what_was_said_and_then_nothing(autojump_clock: trio.abc.Clock) -> None:
+    async with joined() as (ws, peer):
+        ws.post(b"before")
+        await ws.break_off(b"\x81\x05hal")
+        with pytest.raises(SocketEnded):
+            ws.post(b"after")
+        ws.ping()
+        await ws.close(1000, "", patience=0)
+        data = bytes(await peer.stream.receive_some())
+        assert data == b"\x81\x06before\x81\x05hal"
 
 
 @pytest.mark.parametrize(

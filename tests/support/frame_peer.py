@@ -33,7 +33,7 @@ def request(path: str = "/v1/responses", *, offer: str | None = None, **headers:
         **headers,
     }
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in named.items() if value is not None]
-    return "\r\n".join([f"{method} {path} HTTP/{version}", *lines, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/{version}", *lines, "", ""]).encode("latin-1")
 
 
 @define

@@ -12,9 +12,10 @@ import trio.testing
 
 from pool.wire.codec import from_json
 from tests.emulator.client import Server
-from tests.support.frame_cases import BYTES, NOT_JSON, Case
+from tests.support.frame_cases import BYTES, NOT_JSON, Case, closes
 from tests.support.frame_peer import FramePeer, assert_heard, request
 
+SWITCHING, UPGRADE_REQUIRED = 101, 426
 _UNKNOWN = re.compile(r"Invalid value: (.*)\. Supported values are: ")
 
 
@@ -49,3 +50,16 @@ def understood(text: str) -> str:
     found = _UNKNOWN.match(error["message"])
     assert found is not None, error
     return str(ast.literal_eval(found[1]))
+
+
+async def check_handshake(server: Server, asked: bytes, status: int) -> None:
+    """Ask a server for an upgrade, and see that it answers with this status, and never with compression."""
+    async with spoken_to(server) as peer:
+        head = await peer.upgrade(asked)
+        assert head.split(b" ")[1] == str(status).encode(), head
+        assert b"sec-websocket-extensions" not in head.lower()
+        assert (b"sec-websocket-version: 13" in head.lower()) is (status == UPGRADE_REQUIRED)
+        if status == SWITCHING:
+            await peer.stream.send_all(closes(1000).made(by_client=True))
+            await peer.listen()
+            assert peer.heard.code == 1000
