@@ -23,8 +23,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 from attrs import define, field, frozen
@@ -173,14 +172,20 @@ async def _listen(where: Where, stream: Stream, socket: bool) -> None:
     await listen(where, stream, socket=socket)
 
 
-async def _attack(attack: Attack, gateway: Attacked, seconds: float) -> dict[str, int]:
-    """Run the attacker for so long; return what it has counted."""
+async def _attack(
+    attack: Attack, gateway: Attacked, seconds: float, began: Callable[[], None]
+) -> dict[str, int]:
+    """Run the attacker for so long; return what it has counted. `began` is called when it begins."""
     argv = [sys.executable, "-m", "bench.attacks", attack.name]
     process = await trio.lowlevel.open_process(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
         await process.stdin.send_all(gateway.aim.to_json().encode())
+        said = bytes(await process.stdout.receive_some())
+        if said.strip() != b"ready":
+            raise RuntimeError(f"the attacker {attack.name} did not begin: {said!r}")
+        began()
         with trio.move_on_after(seconds):
             await process.wait()
             raise RuntimeError(f"the attacker {attack.name} ended with status {process.returncode}")
@@ -204,8 +209,13 @@ async def measure(attack: Attack, gateway: Attacked, seconds: float, streams: in
         quiet = trio.current_time()
         await trio.sleep(max(seconds / 2, 1.0))
         start, before = trio.current_time(), gateway.used()
-        watch.most = before.memory
-        done = await _attack(attack, gateway, seconds)
+
+        def began() -> None:
+            nonlocal start, before
+            start, before = trio.current_time(), gateway.used()
+            watch.most = before.memory
+
+        done = await _attack(attack, gateway, seconds, began)
         end, after = trio.current_time(), gateway.used()
         await watch.health.caught_up(end)
         await watch.aside.caught_up(end)
@@ -301,17 +311,22 @@ def main() -> None:
     )
     outcomes: list[Outcome] = []
     failed: list[str] = []
-    with suppress(KeyboardInterrupt):
-        for number, attack in enumerate(chosen, 1):
-            progress(f"{number} of {len(chosen)}: {attack.name}")
-            try:
-                outcomes.append(run(attack, arguments.seconds, arguments.streams))
-            except (RuntimeError, ExceptionGroup) as error:
-                failed.append(f"{attack.name}: not measured: {error!r}")
+    interrupted = False
+    for number, attack in enumerate(chosen, 1):
+        progress(f"{number} of {len(chosen)}: {attack.name}")
+        try:
+            outcomes.append(run(attack, arguments.seconds, arguments.streams))
+        except* KeyboardInterrupt:
+            interrupted = True
+        except* Exception as group:  # the others can be measured all the same
+            failed.append(f"{attack.name} was not measured: {group.exceptions[0]!r}")
+        if interrupted:
+            failed.append("interrupted")
+            break
     progress("")
     show(outcomes)
-    if len(outcomes) < len(chosen):
-        sys.exit("\n".join(failed) or "interrupted")
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One attacker: `python -m bench.attacks NAME`, with the aim as a line of JSON on stdin.
 
-Attacks until stdin ends, and so never outlives who started it. Then prints what it did as a line of JSON. It yields
-the processor to the others (`nice`): measured is what the gateway does to itself, not that the machine is busy.
+Says `ready` and attacks until stdin ends, so it never outlives who started it. Then prints what it did, as JSON. It
+yields the processor to the others (`nice`): measured is what the gateway does to itself, not that the machine is busy.
 """
 
 from __future__ import annotations
@@ -33,5 +33,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     os.nice(NICE)
     aim = Aim.from_json(os.read(0, 65536).decode())
+    print("ready", flush=True)
     trio.run(main, sys.argv[1], aim)
     print(json.dumps(counts))

@@ -100,10 +100,10 @@ def test_recording_a_turn_is_measured() -> None:
 
 
 def test_attacks_are_measured() -> None:
-    # One on each listener, over TLS, with and without a key. Whether the gateway stands it is not looked at.
-    names = ("garbage-tls", "items-no-key", "held-bodies-forward", "odd-queries", "noise-admin", "pings")
+    # Over TLS, with another policy, on the other listener, on a WebSocket. Whether the gateway stands it is not asked.
+    names = ("garbage-tls", "held-bodies-forward", "odd-queries", "pings")
     chosen = [word for name in names for word in ("--attack", name)]
-    printed = run("bench.hostile", *chosen, "--seconds", "0.5", "--streams", "4")
+    printed = run("bench.hostile", *chosen, "--seconds", "1", "--streams", "4")
     for name in names:
         assert re.search(rf"\| {name} +\|.* → .* → .* → ", printed), printed
         assert re.search(rf"target: {name}: crashes at most 0: \d+, (met|MISSED)", printed)

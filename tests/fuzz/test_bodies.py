@@ -36,7 +36,7 @@ def not_fooled(stage: Stage) -> None:
 
 
 @given(bodies)
-@fuzzed(400)
+@fuzzed(200)
 def test_a_create_over_http_is_answered(body: bytes) -> None:
     async def scenario(stage: Stage) -> bytes:
         request = plain(b"POST /v1/responses", AUTHORITY + b"connection: close\r\n", body or b" ")
@@ -57,7 +57,7 @@ def test_a_create_over_http_is_answered(body: bytes) -> None:
 
 
 @given(st.lists(bodies, min_size=1, max_size=3))
-@fuzzed(300)
+@fuzzed(200)
 def test_a_create_on_a_socket_is_answered(texts: list[bytes]) -> None:
     shake = plain(b"GET /v1/responses", AUTHORITY + UPGRADE)
     messages = [frame(0x81, b'{"type":"response.create",' + text[1:]) for text in texts]

@@ -146,7 +146,8 @@ def test_it_is_answered_and_no_page_fails(
         return
     found, _ = answers(heard)
     assert {answer.status for answer in found} <= STATUSES, found
-    if not hangs_up and all(request.endswith(b"\r\n\r\n") for request in requests):
+    cut = any(b"/events" in request for request in requests)  # by `brief`, maybe before its body was missed
+    if not hangs_up and not cut and all(request.endswith(b"\r\n\r\n") for request in requests):
         assert found
     for answer in found:
         if answer.status != 303:
