@@ -13,6 +13,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 
 import trio
@@ -27,7 +28,7 @@ class ConnectionLimits:
 
     Args:
         connections: in all, beside the reserved ones.
-        per_address: of one address.
+        per_address: of one address, or one IPv6 network of 64 bits.
         reserved: further ones that are told that the server is full.
         reserved_timeout: s for those, from beginning to end.
         handshake_timeout: s for TLS.
@@ -40,6 +41,19 @@ class ConnectionLimits:
     reserved_timeout: float = field(default=5.0, validator=above(0))
     handshake_timeout: float = field(default=10.0, validator=above(0))
     close_timeout: float = field(default=2.0, validator=above(0))
+
+
+def payer_of(address: str) -> str:
+    """Return what connections of one client are counted under: of an IPv6 address its /64, which one machine has."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address  # of a Unix socket or a test: a text
+    if parsed.version == 4:
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return address if parsed.is_loopback else str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 @define(eq=False)
@@ -86,7 +100,7 @@ class Peers:
 
     def admit(self, address: str) -> Peer | None:
         """Take a newcomer in; None when there is not even a reserved place."""
-        limits = self.limits
+        limits, address = self.limits, payer_of(address)
         if self._from[address] >= limits.per_address:
             crowded = not self._evict(self._idle_from.get(address))
         else:

@@ -41,7 +41,9 @@ from scheduler.gateway.spool_rows import Stored
 log = logging.getLogger("warmline.gateway")
 
 T = TypeVar("T")
-TROUBLE = (sqlite3.Error, SettingsError, OSError)  # with the disk, or with what has been put there meanwhile
+# With the disk, or with what has been put there meanwhile: damage shows itself in any form, and the spool is a help
+# that must not end the gateway
+TROUBLE = (Exception,)
 MOST_WAITING = 64 * MIB  # bytes of what waits to be written
 GATHER = 0.25  # s in which turns gather for one transaction
 MOST_IDS = 20_000  # that wait to be written
