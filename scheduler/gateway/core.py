@@ -10,6 +10,8 @@ Theory of operation
     off changes nothing: its conversation stands where it stood.
 
     What the library does not know may be on disk, where there is a spool; from there it comes back into the library.
+
+    What takes time in proportion to what a client sends is done in slices, between which everything else runs.
 """
 
 from __future__ import annotations
@@ -17,17 +19,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import trio
 from attrs import define, field, frozen
 
 from pool.wire.events import Encoded
 from pool.wire.refusal import invalid_type, previous_response_not_found
+from pool.wire.slices import Meter
 from scheduler.attempts import AtOnce, OnEvents
 from scheduler.chain import Past
 from scheduler.conversation import Conversation
-from scheduler.gateway.asked import Asked
+from scheduler.gateway.asked import Asked, Bounds, reading
 from scheduler.gateway.keys import Caller
-from scheduler.gateway.library import History, Library, Page, Point, start, walk
-from scheduler.gateway.marks import Mark, Marks, digest, mark
+from scheduler.gateway.library import History, Library, Page, Point, following, start, walking
+from scheduler.gateway.marks import Mark, Marks, digest, marking
+from scheduler.gateway.slices import Slices
 from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstream, Upstreams
 from scheduler.turns import Turn
@@ -50,12 +55,18 @@ class Core:
     upstreams: Upstreams
     library: Library
     spool: Spool | None = None
+    bounds: Bounds = field(factory=Bounds)
+    slices: Slices = field(factory=Slices)
     # Another process may be asked next: what is told is on disk
     leaving: bool = field(default=False, init=False)
     running: set[Conversation] = field(factory=set, init=False)  # that have a turn under way
     _marks: Marks = field(factory=Marks, init=False)
     # Turns from there are under way
     _busy: dict[Point, tuple[Upstream, Conversation]] = field(factory=dict, init=False)
+
+    async def read(self, text: bytes) -> Asked:
+        """Read a create. Raises `Refused`, see `read_create`. A checkpoint only where that takes long."""
+        return await self.slices.run(reading(text, self.bounds))
 
     async def remembers(self, caller: Caller, response_id: str) -> bool:
         """The gateway can go on from this response, whatever the server still knows of it."""
@@ -119,7 +130,7 @@ class Core:
         """
         items = asked.items or ()
         try:
-            marks: Sequence[Mark] = [self._marks.of(item) for item in items]
+            marks: Sequence[Mark] = await self.slices.run(self._marks.of_all(items))
         except ValueError:
             raise invalid_type("input", "an array of objects", list(items)) from None
         point: Point | None
@@ -130,7 +141,8 @@ class Core:
                 raise previous_response_not_found(asked.previous_response_id)
         else:
             marks = await self._resolved(caller, marks)
-            point, covered = await self._found(History(caller.id, asked.model, marks))
+            history = await self.slices.run(following(caller.id, asked.model, marks))
+            point, covered = await self._found(history)
         head = start(caller.id, asked.model) if point is None else point.heads[0]
         return Place(point=point, head=head, items=items[covered:], marks=marks[covered:])
 
@@ -147,11 +159,11 @@ class Core:
 
     async def _found(self, history: History) -> tuple[Point | None, int]:
         """Return the point that a history goes on from, and how many of its items stand before that."""
-        point, covered = self.library.find(history)
+        point, covered = await self.slices.run(self.library.finding(history))
         if self.spool is None or not any(one.said for one in history.marks[covered:]):
             return point, covered  # a point stands after what a model has said: there is no later one
         found = await self.spool.find(history, covered)
-        point, covered = self.library.find(history)  # it may have changed meanwhile
+        point, covered = await self.slices.run(self.library.finding(history))  # it may have changed meanwhile
         if found is not None and found[1] > covered:
             return self._restore(found[0]), found[1]
         return point, covered
@@ -178,7 +190,7 @@ class Core:
         async with self.upstreams.use(caller) as upstream:
             place = await self.place(caller, asked)
             point = place.point
-            conversation = self._conversation(caller, asked, place, upstream)
+            conversation = await self._conversation(caller, asked, place, upstream)
             known, generation = len(conversation.encoded), conversation.generation
             if point is not None:
                 self.library.touch(point)
@@ -194,7 +206,12 @@ class Core:
                     list(place.items), asked.request(), on_events=hear, at_once=at_once
                 )
                 same = conversation.generation == generation
-                done = self._remember(caller, asked, place, turn, conversation, known if same else None)
+                with trio.CancelScope(
+                    shield=True
+                ):  # the conversation has gone on: so must what is known of it
+                    done = await self._remember(
+                        caller, asked, place, turn, conversation, known if same else None
+                    )
                 if self.spool is not None and self.leaving:
                     await self.spool.flush()
                 return turn
@@ -204,7 +221,9 @@ class Core:
                     del self._busy[point]
                 self._leave(upstream, conversation, done or point)
 
-    def _conversation(self, caller: Caller, asked: Asked, place: Place, upstream: Upstream) -> Conversation:
+    async def _conversation(
+        self, caller: Caller, asked: Asked, place: Place, upstream: Upstream
+    ) -> Conversation:
         """Return a conversation that goes on from a place."""
         point = place.point
         if point is not None and point.store == asked.stored:
@@ -218,12 +237,13 @@ class Core:
         if point is not None:
             tip = point.response_id if point.store and asked.stored else None
             why, point.restored = "resumed" if point.restored else "branched", False
-            past = Past(items=point.page.transcript, tip=tip, tokens=point.tokens, why=why)
+            items = await self.slices.run(point.page.gathering())
+            past = Past(items=items, tip=tip, tokens=point.tokens, why=why)
         return upstream.scheduler.conversation(
             store=asked.stored, tenant=caller.tenant, priority=caller.priority, past=past
         )
 
-    def _remember(
+    async def _remember(
         self,
         caller: Caller,
         asked: Asked,
@@ -233,12 +253,13 @@ class Core:
         known: int | None,
     ) -> Point:
         """Remember a finished turn. `known`: items of the transcript before it; None when they were replaced."""
-        output = [mark(item) for item in turn.output]
-        head, evidence = walk(place.head, [*place.marks, *output])
+        run, meter = self.slices.run, Meter()
+        output = [await run(marking(item, meter)) for item in turn.output]
+        head, evidence = await run(walking(place.head, [*place.marks, *output], meter))
         heads = [head]
         cut = max((i for i, item in enumerate(turn.output) if item.get("type") == "compaction"), default=None)
         if cut is not None:  # a client may drop what came before
-            short, more = walk(start(caller.id, asked.model), output[cut:])
+            short, more = await run(walking(start(caller.id, asked.model), output[cut:], meter))
             heads.append(short)
             evidence |= more
         if turn.steers:

@@ -13,7 +13,8 @@ from attrs import define, field
 from pool.web import BodyBroken, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from pool.wire.codec import to_json
 from pool.wire.refusal import Refused, previous_response_not_found
-from scheduler.gateway.asked import Asked, read_create
+from pool.wire.slices import Meter, joined
+from scheduler.gateway.asked import Asked, Bounds
 from scheduler.gateway.core import Core
 from scheduler.gateway.front import GONE, ClientGone, Failed, Front
 from scheduler.gateway.keys import Caller, KeyRing
@@ -52,7 +53,8 @@ class Gateway:
 
     def __attrs_post_init__(self) -> None:
         library = Library(self.settings.memory_bytes, self.settings.memory_responses)
-        self.core = Core(self.upstreams, library, self.spool)
+        bounds = Bounds(items=self.settings.max_items, fields=self.settings.max_fields)
+        self.core = Core(self.upstreams, library, self.spool, bounds)
         self.front = Front(self.core, self.settings)
 
     @property
@@ -180,7 +182,7 @@ class Gateway:
         body: bytes | None = None
         if head.method == "POST" and head.target.rstrip("/") == CREATE and _readable(head):
             body = await self._body(http)
-            asked = read_create(body)
+            asked = await self.core.read(body)
             if await self._for_sockets(caller, asked):
                 try:
                     turn = await self.front.create(http, caller, asked, {"x-request-id": request_id})
@@ -212,8 +214,9 @@ class Gateway:
             except BodyTooLarge as error:
                 message = f"The request body is over {error.limit} bytes (max_body)."
                 raise Refused(message, status=413, code="request_too_large") from None
-            return b"".join(parts)
-        raise Refused("The request body does not come.", status=408, code="request_timeout")
+        if patience.cancelled_caught:
+            raise Refused("The request body does not come.", status=408, code="request_timeout")
+        return await self.core.slices.run(joined(parts, Meter()))
 
     async def _socket(self, http: HttpConnection, head: Head, caller: Caller) -> None:
         await serve_socket(

@@ -25,7 +25,7 @@ from pool.wire.events import Encoded, ResponseCreate, ResponseStarted, ServerEve
 from pool.wire.refusal import Refused, previous_response_not_found
 from scheduler.conversation import Conversation
 from scheduler.errors import SchedulerError, SteerRefused
-from scheduler.gateway.asked import Asked, read_create
+from scheduler.gateway.asked import Asked
 from scheduler.gateway.core import Core
 from scheduler.gateway.errors import UpstreamRefused, refused
 from scheduler.gateway.frames import Voice
@@ -73,7 +73,7 @@ class SocketTurn:
         """Take the turn, and tell the client of it. Raises `SocketEnded`."""
         session, ring = self.session, self.session.ring
         try:
-            asked = read_create(text)
+            asked = await session.core.read(text)
             self._voice = Voice(
                 parent=asked.previous_response_id,
                 lane=self.lane,
