@@ -62,8 +62,9 @@ def joined(parts: Sequence[bytes | memoryview], meter: Meter) -> Sliced[bytes]:
     """Return `b"".join(parts)`."""
     whole = io.BytesIO()  # gives what was written without copying it once more
     for part in parts:
-        for at in range(0, len(part), COPY):
-            whole.write(part if len(part) <= COPY else part[at : at + COPY])
-        if meter.full(len(part) * _BYTE + 200):
-            yield
+        view = memoryview(part)
+        for at in range(0, len(view), COPY):
+            size = whole.write(view[at : at + COPY])
+            if meter.full(size * _BYTE + 500):
+                yield
     return whole.getvalue()

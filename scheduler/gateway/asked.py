@@ -37,7 +37,7 @@ class Bounds:
     """What a create may hold: `items` of its input, and bytes of its other `fields`, all together."""
 
     items: int = 20_000
-    fields: int = 4 * MIB
+    fields: int = 2 * MIB
 
 
 _USUAL = Bounds()

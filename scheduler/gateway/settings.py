@@ -38,7 +38,7 @@ class GatewaySettings:
     # Of a create. A history of so many items is beyond every model's context; what stands beside the input
     # (instructions, tools) is copied, sent and echoed whole.
     max_items: int = field(default=20_000, validator=whole(1))
-    max_fields: int = field(default=4 * MIB, validator=whole(1024))
+    max_fields: int = field(default=2 * MIB, validator=whole(1024))
     # A WebSocket of a client. Its lanes are as many as OpenAI's, whatever the upstream can.
     max_message: int = field(default=16 * MIB, validator=whole(1024))  # from the client
     in_flight: int = field(default=16, validator=whole(1))
