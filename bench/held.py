@@ -96,7 +96,9 @@ async def over_websocket(host: str, port: int, body: bytes) -> str:
     url = f"ws://{host}:{port}/v1/responses"
     try:
         async with open_websocket_url(url, max_message_size=256 * MIB) as socket:
-            await socket.send_message((b'{"type":"response.create",' + body.lstrip()[1:]).decode(errors="replace"))
+            await socket.send_message(
+                (b'{"type":"response.create",' + body.lstrip()[1:]).decode(errors="replace")
+            )
             while kind not in ("error", "response.completed", "response.failed", "response.incomplete"):
                 kind = from_json(await socket.get_message())["type"]
     except ConnectionClosed as closed:

@@ -52,7 +52,9 @@ BODIES: Mapping[str, Callable[[int], bytes]] = {
         b"[" + b",".join(b'{"type":"reasoning","id":"rs_%d"}' % number for number in range(20_000)) + b"]"
     ),
     "20,000 references": lambda over: create(
-        b"[" + b",".join(b'{"type":"item_reference","id":"msg_%d"}' % number for number in range(20_000)) + b"]"
+        b"["
+        + b",".join(b'{"type":"item_reference","id":"msg_%d"}' % number for number in range(20_000))
+        + b"]"
     ),
     "items that are numbers": lambda over: create(many(b"1", over)),
     "items that are arrays": lambda over: create(many(b"[]", over)),

@@ -42,7 +42,9 @@ from scheduler.telemetry.options import TelemetryChoice, open_telemetry
 from scheduler.telemetry.telemetry import check
 
 COLLECT_AFTER = 20_000  # objects that were made and not freed; Python's own: 700
-YOUNG = 4  # such collections, after which those that survived them are looked at once more: some 10 ms of objects
+YOUNG = (
+    4  # such collections, after which those that survived them are looked at once more: some 10 ms of objects
+)
 OLD = 600  # those again, after which everything is
 SINGLE_LANES = 64  # connections where each carries one turn at a time
 
