@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import httpcore2
@@ -29,6 +29,7 @@ from pool.answer import LOST, Answer, refusal
 from pool.errors import DialFailed, LocalProtocolError, SettingsError
 from pool.http_exchange import NAME, HttpExchange
 from pool.network import Network
+from pool.pieces import PIECE, Pieces
 from pool.redaction import GIVEN, Secrets
 from pool.settings import Endpoint, PoolSettings
 from pool.stats.recorder import HttpRecorder
@@ -155,13 +156,27 @@ class HttpClient:
         return Answer(self.settings.stall_timeout)
 
     async def begin(
-        self, stack: contextlib.AsyncExitStack, answer: Answer, path: str, body: bytes, *, accept: str
+        self,
+        stack: contextlib.AsyncExitStack,
+        answer: Answer,
+        path: str,
+        body: bytes | Pieces,
+        *,
+        accept: str,
     ) -> None:
         """POST JSON and return when the head of the answer is there; `stack` closes the rest. Raises like `post`."""
         headers = await self._headers(accept)
+        content: bytes | Pieces = body
+        if isinstance(body, Pieces):
+            if body.size <= PIECE:
+                content = body.whole()
+            else:
+                headers.append((b"content-length", b"%d" % body.size))
         try:
             with trio.move_on_after(self.settings.stall_timeout):
-                response = await stack.enter_async_context(self.request("POST", path, headers, body, answer))
+                response = await stack.enter_async_context(
+                    self.request("POST", path, headers, content, answer)
+                )
                 body_of = await stack.enter_async_context(contextlib.aclosing(response.aiter_stream()))
                 answer.begun(response.status, response.headers, body_of)
                 return
@@ -175,7 +190,7 @@ class HttpClient:
         method: str,
         path: str,
         headers: list[tuple[bytes, bytes]],
-        body: bytes | AsyncIterator[bytes] | None,
+        body: bytes | AsyncIterable[bytes] | None,
         answer: Answer,
     ) -> AsyncIterator[httpcore2.Response]:
         """Send a request of any kind; `answer` is told how far it has come. Raises what httpcore does."""
@@ -254,15 +269,15 @@ class Line:
         """
         if self.exchange is not None or event.generate is False:
             raise LocalProtocolError("a line carries one turn, and HTTP has no warm-up")
-        body = encode_http_body(event, stream=True)
+        body = Pieces(encode_http_body(event, stream=True))
         began, tap, name = trio.current_time(), self._client.tap, NAME
         if tap is not None:
             name = f"h{next(self._client.serial)}"
-            tap.sent(name, None, self._holder, event, body)
+            tap.sent(name, None, self._holder, event, body.whole())
         client = self._client
         answer = self._answer = client.answer()
         await client.begin(self._stack, answer, "/responses", body, accept="text/event-stream")
-        self.exchange = HttpExchange(answer, client.settings.max_message, began, len(body), name, tap)
+        self.exchange = HttpExchange(answer, client.settings.max_message, began, body.size, name, tap)
         if answer.status != 200:
             self.exchange.refuse(refusal(answer.status, await answer.complaint(), answer.headers))
         elif not answer.headers.get("content-type", "").startswith("text/event-stream"):

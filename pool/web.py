@@ -175,9 +175,14 @@ class HttpConnection:
             raise MalformedRequest(400, "content-length and transfer-encoding exclude each other")
 
     async def body(self, account: Account | None = None) -> bytes:
-        """Read the request's body, whole; `account` pays for it. Raises what `body_parts` raises, and BudgetExceeded.
+        """Read the request's body, whole. As `body_in_parts`."""
+        return b"".join(await self.body_in_parts(account))
 
-        What was declared is paid for before anything is read, and anything else as it comes.
+    async def body_in_parts(self, account: Account | None = None) -> list[bytes]:
+        """Read the request's body, whole, and return the parts in which it came; `account` pays for it.
+
+        What was declared is paid for before anything is read, and anything else as it comes. Raises what
+        `body_parts` raises, and `BudgetExceeded`.
         """
         most = self.limits.max_body
         if account is not None and 0 < self._declared <= most:
@@ -188,7 +193,7 @@ class HttpConnection:
                 if account is not None and not self._declared:
                     account.grow(len(part))
                 parts.append(part)
-        return b"".join(parts)
+        return parts
 
     async def body_parts(self) -> AsyncGenerator[bytes]:
         """Read the request's body, part by part.

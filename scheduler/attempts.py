@@ -62,6 +62,10 @@ class Attempts:
     forced: str | None = field(default=None, init=False)  # why the turn must go over HTTP from now on
     way: Way = field(factory=Way, init=False)  # the present try's
     replay_cost: float = field(default=0.0, init=False)  # s, as expected when the present try was placed
+    size: int = field(init=False)  # bytes of what is new, which may be very many items
+
+    def __attrs_post_init__(self) -> None:
+        self.size = sum(map(len, self.new))
 
     async def run(self) -> Turn:
         shared, self.changes = self.at.shared, self.at.turns_to(self.request)
@@ -101,7 +105,7 @@ class Attempts:
             raise RetryBudgetExceeded(wait=wait, limit=shared.budget.per_minute) from error
         stored = chain.store and chain.tip is not None
         context = 0 if stored else chain.tokens
-        shared.budget.spend(context + sum(map(len, self.new)) // BYTES_A_TOKEN, now)
+        shared.budget.spend(context + self.size // BYTES_A_TOKEN, now)
         return wait
 
     async def _prepare(self, action: Again, delay: float) -> None:
@@ -148,7 +152,7 @@ class Attempts:
             self.way = ways.choose(
                 self.request,
                 hold,
-                size=sum(map(len, self.new)) + len(fields) + (0 if delta else chain.size),
+                size=self.size + len(fields) + (0 if delta else chain.size),
                 tokens=chain.tokens,
                 stored=chain.store,
                 keeps=self.at.keeps,
@@ -174,7 +178,7 @@ class Attempts:
     def _cost(self) -> int:
         """Estimate the tokens that the server will read, remembered or not."""
         chain = self.at.chain
-        size = sum(map(len, self.new))
+        size = self.size
         if not chain.tokens:
             size += len(self.at.shared.fields(self.request, store=chain.store))
         return chain.tokens + size // BYTES_A_TOKEN
@@ -185,6 +189,7 @@ class Attempts:
         async with self._way(fields) as lease:
             if self.steers.all:
                 self.new = [*self.new, *self.steers.fold()]
+                self.size = sum(map(len, self.new))
             plan = chain.plan(
                 self.new, remembered=lease.remembers(chain.tip), lost=hold.lost, rewritten=self.rewritten
             )

@@ -4,29 +4,31 @@ Theory of operation. `Maker.value` walks the schema and makes the plainest value
 `enum`, `default` and `examples` win, then `allOf` is merged, one branch of `anyOf`/`oneOf` is chosen, then the
 type decides. What the walk cannot know to satisfy (exotic patterns, `not`, dependent schemas) is checked at
 the end by jsonschema, and other draws are tried before the plainest one is given back.
+
+A schema is whatever a client writes, so all of this is bounded by steps (see `Effort`): a schema that takes more is
+answered with an empty object, or with a value that is not checked.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from attrs import define, field
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import EMPTY_REGISTRY
 
-from pool.emulator.patterns import matching
+from pool.emulator.effort import Effort, Exhausted
+from pool.emulator.patterns import MOST_LETTERS, matching
+from pool.emulator.validating import holds, validator
 from pool.emulator.words import Words
 from pool.numbers import whole_number
-from pool.wire.codec import from_json, to_json
+from pool.wire.codec import to_json
 
 _DEPTH = 12  # below this only what is required is made
 _DEEPEST = 48  # a schema that requires itself ends here
 _DRAWS = 8
+_MAKING = 20_000  # steps to make one value
+_CHECKING = 100_000  # and to check all of them
 _MADE = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
 _FORMATS: Mapping[str, str] = {
     "date-time": "2026-11-21T12:00:00Z",
@@ -59,37 +61,24 @@ _TYPE_KEYS = (
 def arguments_for(schema: Mapping[str, Any] | None, words: Words) -> Any:
     """Return arguments for one call of a tool with this parameter schema."""
     root = schema or {"type": "object", "properties": {}}
-    valid = _validator(to_json(root))
-    first: Any = None
-    for draw in range(_DRAWS):
-        value = Maker(root=root, rng=words.rng, words=words, plain=draw < 1).value(root, "")
-        if not isinstance(value, dict) and root.get("type", "object") == "object":
-            value = {}
-        if draw == 0:
-            first = value
-        if valid is None or _holds(valid, value):
-            return value
+    checking = Effort(_CHECKING)
+    first: Any = {}
+    try:
+        valid = validator(to_json(root))
+        for draw in range(_DRAWS):
+            effort = Effort(_MAKING)
+            value = Maker(root=root, rng=words.rng, words=words, effort=effort, plain=draw < 1).value(
+                root, ""
+            )
+            if not isinstance(value, dict) and root.get("type", "object") == "object":
+                value = {}
+            if draw == 0:
+                first = value
+            if valid is None or holds(valid, value, checking):
+                return value
+    except (Exhausted, RecursionError, OverflowError):
+        pass
     return first
-
-
-@lru_cache(maxsize=512)
-def _validator(schema: bytes) -> Draft202012Validator | None:
-    """Return a validator, cached because every turn brings the same tools; None for a schema that is none."""
-    parsed = from_json(schema)
-    try:
-        Draft202012Validator.check_schema(parsed)
-    except SchemaError:
-        return None
-    # The registry of one's own keeps jsonschema from fetching remote references over the network.
-    return Draft202012Validator(parsed, registry=EMPTY_REGISTRY)
-
-
-def _holds(valid: Draft202012Validator, value: Any) -> bool:
-    """Whether the value is valid; a schema that cannot be followed to its end forbids nothing."""
-    try:
-        return bool(valid.is_valid(value))
-    except (Unresolvable, RecursionError, AttributeError, TypeError):
-        return True
 
 
 @define(eq=False)
@@ -99,6 +88,7 @@ class Maker:
     root: Mapping[str, Any]
     rng: random.Random
     words: Words
+    effort: Effort
     plain: bool = False
     _depth: int = field(default=0, init=False)
 
@@ -107,6 +97,7 @@ class Maker:
         return self._value(self._resolved(schema), name) if isinstance(schema, dict) else {}
 
     def _value(self, schema: Mapping[str, Any], name: str) -> Any:
+        self.effort.spend(1 + len(schema))
         if self._depth > _DEEPEST:
             return {}
         self._depth += 1
@@ -134,9 +125,11 @@ class Maker:
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """Follow `$ref` and merge `allOf`."""
         for _ in range(32):
+            self.effort.spend(1 + len(schema))
             reference = schema.get("$ref")
             if isinstance(reference, str):
                 rest = {name: value for name, value in schema.items() if name != "$ref"}
+                self.effort.spend(len(reference) // 16)
                 schema = {**_at(self.root, reference), **rest}
                 continue
             parts = schema.get("allOf")
@@ -156,12 +149,15 @@ class Maker:
         for key in ("properties", "$defs"):
             if isinstance(left.get(key), dict) and isinstance(right.get(key), dict):
                 merged[key] = {**left[key], **right[key]}
+                self.effort.spend(len(merged[key]))
         if isinstance(left.get("required"), list) and isinstance(right.get("required"), list):
             merged["required"] = [*left["required"], *right["required"]]
+            self.effort.spend(len(merged["required"]))
         return merged
 
     def _branch(self, branches: list[Any]) -> Any:
         """Choose a branch: not null when there is another, and the least nested one when already deep."""
+        self.effort.spend(len(branches))
         useful = [one for one in branches if not (isinstance(one, dict) and one.get("type") == "null")]
         if not useful or self._depth > _DEPTH:
             simple = [one for one in branches if isinstance(one, dict) and _is_simple(one)]
@@ -171,7 +167,13 @@ class Maker:
     def _object(self, schema: Mapping[str, Any], _name: str) -> dict[str, Any]:
         properties = schema.get("properties")
         properties = properties if isinstance(properties, dict) else {}
-        required = [name for name in schema.get("required") or () if isinstance(name, str)]
+        listed = schema.get("required")
+        required = (
+            dict.fromkeys(name for name in listed or () if isinstance(name, str))
+            if isinstance(listed, list)
+            else {}
+        )
+        self.effort.spend(len(properties) + len(required))
         made = {
             name: self.value(inner, name)
             for name, inner in properties.items()
@@ -183,15 +185,18 @@ class Maker:
         return made
 
     def _missing_names(
-        self, schema: Mapping[str, Any], required: list[str], made: Mapping[str, Any]
+        self, schema: Mapping[str, Any], required: Mapping[str, None], made: Mapping[str, Any]
     ) -> Iterator[str]:
         yield from (name for name in required if name not in made)
-        fewest = schema.get("minProperties", 0)
         have = len({*made, *required})
+        properties = schema.get("properties")
         optional = [
-            name for name in schema.get("properties") or {} if name not in made and name not in required
+            name
+            for name in (properties if isinstance(properties, dict) else {})
+            if name not in made and name not in required
         ]
-        for index in range(int(fewest) - have if isinstance(fewest, int | float) else 0):
+        for index in range(int(_number(schema.get("minProperties"), 0)) - have):
+            self.effort.spend()
             yield optional[index] if index < len(optional) else f"key_{index}"
 
     def _wants(self, inner: Any) -> bool:
@@ -208,9 +213,12 @@ class Maker:
         tries = 0
         while len(made) < length and items is not False and tries < 20 * length:
             tries += 1
+            self.effort.spend()
             item = self.value(items if items is not True else {"type": "string"}, name)
-            if schema.get("uniqueItems") and item in made:
-                item = _other(item, tries)
+            if schema.get("uniqueItems"):
+                self.effort.spend(len(made) // 8)
+                if item in made:
+                    item = _other(item, tries)
             made.append(item)
         return made
 
@@ -219,13 +227,15 @@ class Maker:
             int(_number(schema.get("minLength"), 0)),
             int(_number(schema.get("maxLength"), 1 << 20)),
         )
+        fewest = min(max(fewest, 0), MOST_LETTERS)
+        self.effort.spend(fewest // 64)  # so many of them are not long
         pattern = schema.get("pattern")
         if isinstance(pattern, str):
-            return matching(pattern, self.rng, fewest, most)
+            return matching(pattern, self.rng, fewest, most, self.effort)
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
         word = self.words.pick(name)
-        return word.ljust(fewest, "x")[:most]
+        return word.ljust(fewest, "x")[: max(most, 0)]
 
     def _integer(self, schema: Mapping[str, Any], _name: str) -> int:
         low, high, step = _range(schema, 1)

@@ -43,6 +43,8 @@ from pool.wire.events import (
     SteerEvent,
 )
 from pool.wire.peek import Peek, Snapshot, mended, peek, whole
+from pool.wire.scan import Excess
+from pool.wire.slices import Meter, Sliced
 
 
 def _plain(value: Any) -> Any:
@@ -71,13 +73,17 @@ def members(fields: Mapping[str, Any]) -> Encoded:
     return Encoded(to_json(raw)[1:-1])
 
 
-def split_object(text: bytes | Encoded) -> dict[str, Encoded]:
+def split_object(text: bytes | Encoded, *, most: int | None = None) -> dict[str, Encoded]:
     """Take an object apart without looking into its members: each keeps its text. A name said twice counts once.
 
     Raises:
+        Excess: it has more than `most` members.
         ValueError: it is no JSON object, or no UTF-8.
     """
-    return {name: Encoded(bytes(raw)) for name, raw in _object_of_raw(_checked(text)).items()}
+    found = _object_of_raw(_checked(text))
+    if most is not None and len(found) > most:
+        raise Excess(f"It has more than {most} parameters.")
+    return {name: Encoded(bytes(raw)) for name, raw in found.items()}
 
 
 def split_array(text: bytes | Encoded) -> list[Encoded]:
@@ -85,11 +91,25 @@ def split_array(text: bytes | Encoded) -> list[Encoded]:
     return [Encoded(bytes(raw)) for raw in _array_of_raw(_checked(text))]
 
 
+def split_array_sliced(text: Encoded, most: int, name: str, meter: Meter) -> Sliced[list[Encoded]]:
+    """Do the same in slices, for a text that `is_short`. Raises `Excess` as well: it has more than `most` members."""
+    found = _array_of_raw(_checked(text))
+    if len(found) > most:
+        raise Excess(f"'{name}' has {len(found)} elements; it may have {most}.", param=name)
+    made: list[Encoded] = []
+    for start in range(0, len(found), _BATCH):
+        made += [Encoded(bytes(raw)) for raw in found[start : start + _BATCH]]
+        if meter.full(min(_BATCH, len(found) - start) * _ELEMENT):
+            yield
+    return made
+
+
 def _checked(text: bytes | Encoded) -> str:
     """Return the text of JSON. What is skipped over is checked for everything but its encoding: so that, too."""
     return (text.text if isinstance(text, Encoded) else text).decode()
 
 
+_BATCH, _ELEMENT = 100, 600  # elements, and units of work for each
 _object_of_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _array_of_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -132,10 +152,10 @@ def _unwritable(error: Exception) -> LocalProtocolError:
     return LocalProtocolError(f"cannot be written as JSON ({error}): give texts, numbers, lists and mappings")
 
 
-def encode_http_body(event: ResponseCreate, *, stream: bool) -> bytes:
-    """Return the same request as an HTTP body, without what exists only on a WebSocket. Raises as `encode_parts`."""
+def encode_http_body(event: ResponseCreate, *, stream: bool) -> list[bytes]:
+    """Return the same request as an HTTP body, without what exists only on a WebSocket; as `encode_parts`."""
     try:
-        return b"".join((b'{"stream":', b"true" if stream else b"false", *_create_parts(event), b"}"))
+        return [b'{"stream":', b"true" if stream else b"false", *_create_parts(event), b"}"]
     except (TypeError, ValueError, RecursionError) as error:
         raise _unwritable(error) from None
 

@@ -42,7 +42,11 @@ from scheduler.settings import SchedulerSettings
 from scheduler.telemetry.options import TelemetryChoice, open_telemetry
 from scheduler.telemetry.telemetry import check
 
-COLLECT_AFTER = 50_000  # objects that were made and not freed; Python's own: 700
+COLLECT_AFTER = 20_000  # objects that were made and not freed; Python's own: 700
+YOUNG = (
+    4  # such collections, after which those that survived them are looked at once more: some 10 ms of objects
+)
+OLD = 600  # those again, after which everything is
 SINGLE_LANES = 64  # connections where each carries one turn at a time
 
 
@@ -130,11 +134,12 @@ def execute(
 def tune_collector() -> None:
     """Let Python look for garbage in cycles less often: events come by the thousand, and none of them is one.
 
-    With the usual threshold that takes a tenth of the time of a gateway that carries many streams.
+    With the usual threshold that takes a tenth of the time of a gateway that carries many streams. But the event loop
+    stands still while it looks: so it does not save it up either.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 50)
+    gc.set_threshold(COLLECT_AFTER, YOUNG, OLD)
 
 
 async def _serve(plan: Plan, operator: Operating) -> None:

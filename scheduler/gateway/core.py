@@ -10,6 +10,8 @@ Theory of operation
     off changes nothing: its conversation stands where it stood.
 
     What the library does not know may be on disk, where there is a spool; from there it comes back into the library.
+
+    What takes time in proportion to what a client sends is done in slices, between which everything else runs.
 """
 
 from __future__ import annotations
@@ -17,20 +19,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import trio
 from attrs import define, evolve, field, frozen
 
 from pool.wire.events import Encoded
 from pool.wire.refusal import Refused, invalid_type, previous_response_not_found
+from pool.wire.slices import Meter
 from scheduler.attempts import AtOnce, OnEvents
 from scheduler.chain import Past
 from scheduler.conversation import Conversation
 from scheduler.gateway.access import EVERYTHING
-from scheduler.gateway.asked import Asked
+from scheduler.gateway.asked import Asked, Bounds, reading
 from scheduler.gateway.keys import Caller
-from scheduler.gateway.library import History, Library, Page, Point, start, walk
-from scheduler.gateway.marks import Mark, Marks, digest, mark
+from scheduler.gateway.library import History, Library, Page, Point, following, start, walking
+from scheduler.gateway.marks import Mark, Marks, digest, marking
 from scheduler.gateway.ownership import Ownership
-from scheduler.gateway.references import References, created_with
+from scheduler.gateway.references import References, Searched, created_with, searching
+from scheduler.gateway.slices import Slices
 from scheduler.gateway.spool import Spool
 from scheduler.gateway.upstreams import Upstream, Upstreams
 from scheduler.turns import Turn
@@ -54,6 +59,8 @@ class Core:
     library: Library
     ownership: Ownership
     spool: Spool | None = None
+    bounds: Bounds = field(factory=Bounds)
+    slices: Slices = field(factory=Slices)
     # Another process may be asked next: what is told is on disk
     leaving: bool = field(default=False, init=False)
     running: set[Conversation] = field(factory=set, init=False)  # that have a turn under way
@@ -61,6 +68,28 @@ class Core:
     _references: References = field(factory=References, init=False)
     # Turns from there are under way
     _busy: dict[Point, tuple[Upstream, Conversation]] = field(factory=dict, init=False)
+
+    async def read(self, caller: Caller, text: bytes) -> Asked:
+        """Read a create as it may go upstream. A checkpoint only where that takes long.
+
+        Raises:
+            Refused: see `read_create`; or it names what is not the caller's.
+        """
+        return await self._checked(caller, await self.slices.run(reading(text, self.bounds)))
+
+    async def search(self, caller: Caller, text: bytes) -> Searched:
+        """Return JSON as it may go upstream for a caller with a virtual key: what was searched, written anew.
+
+        Raises:
+            Refused: it is no JSON, or names what is not the caller's.
+        """
+        try:
+            found = await self.slices.run(searching(text, Meter()))
+        except (ValueError, RecursionError) as error:
+            raise unreadable(error) from None
+        for denied in await self.denied(caller, found.ids):
+            raise not_yours(denied)
+        return found
 
     async def remembers(self, caller: Caller, response_id: str) -> bool:
         """The gateway can go on from this response, whatever the server still knows of it."""
@@ -82,26 +111,24 @@ class Core:
         anything = EVERYTHING in caller.key.endpoints
         return [one for one in asked if not known.get(one, anything and owner_of(one) is None)]
 
-    async def checked(self, caller: Caller, asked: Asked) -> Asked:
-        """Return a create as it may go upstream, where the gateway lends its key: the very JSON that was searched.
-
-        Raises:
-            Refused: it names what is not the caller's, or is no JSON that can be written anew.
-        """
+    async def _checked(self, caller: Caller, asked: Asked) -> Asked:
+        """Return a create as it may go upstream for a caller with a virtual key: what was searched, written anew."""
         if caller.key is None:
             return asked
+        texts = [*asked.members.values(), *(asked.items or ())]
         try:
-            members = {name: self._references.of(one) for name, one in asked.members.items()}
-            items = None if asked.items is None else [self._references.of(one) for one in asked.items]
-        except (ValueError, RecursionError):
-            raise Refused("The request holds JSON that cannot be read.", code="invalid_json") from None
-        names = {name for found in (members.values(), items or ()) for ids, _ in found for name in ids}
-        for denied in await self.denied(caller, names.union(asked.named)):
+            found = await self.slices.run(self._references.of_all(texts))
+            names = frozenset(asked.named).union(*(ids for ids, _ in found))
+        except (ValueError, RecursionError) as error:
+            raise unreadable(error) from None
+        for denied in await self.denied(caller, names):
             raise not_yours(denied)
+        again = [text for _, text in found]
+        count = len(asked.members)
         return evolve(
             asked,
-            members={name: text for name, (_, text) in members.items()},
-            items=None if items is None else [text for _, text in items],
+            members=dict(zip(asked.members, again[:count], strict=True)),
+            items=None if asked.items is None else again[count:],
         )
 
     def created(self, caller: Caller, names: Iterable[str]) -> None:
@@ -158,7 +185,7 @@ class Core:
         """
         items = asked.items or ()
         try:
-            marks: Sequence[Mark] = [self._marks.of(item) for item in items]
+            marks: Sequence[Mark] = await self.slices.run(self._marks.of_all(items))
         except ValueError:
             raise invalid_type("input", "an array of objects", list(items)) from None
         point: Point | None
@@ -169,7 +196,8 @@ class Core:
                 raise previous_response_not_found(asked.previous_response_id)
         else:
             marks = await self._resolved(caller, marks)
-            point, covered = await self._found(History(caller.id, asked.model, marks))
+            history = await self.slices.run(following(caller.id, asked.model, marks))
+            point, covered = await self._found(history)
         head = start(caller.id, asked.model) if point is None else point.heads[0]
         return Place(point=point, head=head, items=items[covered:], marks=marks[covered:])
 
@@ -186,11 +214,11 @@ class Core:
 
     async def _found(self, history: History) -> tuple[Point | None, int]:
         """Return the point that a history goes on from, and how many of its items stand before that."""
-        point, covered = self.library.find(history)
+        point, covered = await self.slices.run(self.library.finding(history))
         if self.spool is None or not any(one.said for one in history.marks[covered:]):
             return point, covered  # a point stands after what a model has said: there is no later one
         found = await self.spool.find(history, covered)
-        point, covered = self.library.find(history)  # it may have changed meanwhile
+        point, covered = await self.slices.run(self.library.finding(history))  # it may have changed meanwhile
         if found is not None and found[1] > covered:
             return self._restore(found[0]), found[1]
         return point, covered
@@ -217,7 +245,7 @@ class Core:
         async with self.upstreams.use(caller) as upstream:
             place = await self.place(caller, asked)
             point = place.point
-            conversation = self._conversation(caller, asked, place, upstream)
+            conversation = await self._conversation(caller, asked, place, upstream)
             known, generation = len(conversation.encoded), conversation.generation
             if point is not None:
                 self.library.touch(point)
@@ -233,7 +261,12 @@ class Core:
                     list(place.items), asked.request(), on_events=hear, at_once=at_once
                 )
                 same = conversation.generation == generation
-                done = self._remember(caller, asked, place, turn, conversation, known if same else None)
+                with trio.CancelScope(
+                    shield=True
+                ):  # the conversation has gone on: so must what is known of it
+                    done = await self._remember(
+                        caller, asked, place, turn, conversation, known if same else None
+                    )
                 if self.spool is not None and self.leaving:
                     await self.spool.flush()
                 return turn
@@ -243,7 +276,9 @@ class Core:
                     del self._busy[point]
                 self._leave(upstream, conversation, done or point)
 
-    def _conversation(self, caller: Caller, asked: Asked, place: Place, upstream: Upstream) -> Conversation:
+    async def _conversation(
+        self, caller: Caller, asked: Asked, place: Place, upstream: Upstream
+    ) -> Conversation:
         """Return a conversation that goes on from a place."""
         point = place.point
         if point is not None and point.store == asked.stored:
@@ -257,12 +292,13 @@ class Core:
         if point is not None:
             tip = point.response_id if point.store and asked.stored else None
             why, point.restored = "resumed" if point.restored else "branched", False
-            past = Past(items=point.page.transcript, tip=tip, tokens=point.tokens, why=why)
+            items = await self.slices.run(point.page.gathering())
+            past = Past(items=items, tip=tip, tokens=point.tokens, why=why)
         return upstream.scheduler.conversation(
             store=asked.stored, tenant=caller.tenant, priority=caller.priority, past=past
         )
 
-    def _remember(
+    async def _remember(
         self,
         caller: Caller,
         asked: Asked,
@@ -272,12 +308,13 @@ class Core:
         known: int | None,
     ) -> Point:
         """Remember a finished turn. `known`: items of the transcript before it; None when they were replaced."""
-        output = [mark(item) for item in turn.output]
-        head, evidence = walk(place.head, [*place.marks, *output])
+        run, meter = self.slices.run, Meter()
+        output = [await run(marking(item, meter)) for item in turn.output]
+        head, evidence = await run(walking(place.head, [*place.marks, *output], meter))
         heads = [head]
         cut = max((i for i, item in enumerate(turn.output) if item.get("type") == "compaction"), default=None)
         if cut is not None:  # a client may drop what came before
-            short, more = walk(start(caller.id, asked.model), output[cut:])
+            short, more = await run(walking(start(caller.id, asked.model), output[cut:], meter))
             heads.append(short)
             evidence |= more
         if turn.steers:
@@ -318,6 +355,14 @@ class Core:
             upstream.put(point, conversation)
         else:
             conversation.close()
+
+
+def unreadable(error: Exception) -> Refused:
+    """JSON in which the ids cannot be found."""
+    return Refused(
+        f"The request's JSON cannot be read: {str(error)[:200] or 'it is nested too deeply'}.",
+        code="invalid_json",
+    )
 
 
 def not_yours(name: str) -> Refused:

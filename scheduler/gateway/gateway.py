@@ -15,6 +15,8 @@ from pool.peers import Peer
 from pool.web import BodyBroken, BodyTimeout, BodyTooLarge, Head, HttpConnection, MalformedRequest
 from pool.wire.codec import to_json
 from pool.wire.refusal import Refused
+from pool.wire.slices import Meter, joined
+from scheduler.gateway.asked import Bounds
 from scheduler.gateway.core import Core
 from scheduler.gateway.front import ClientGone, Front
 from scheduler.gateway.keys import Caller, KeyRing
@@ -55,7 +57,9 @@ class Gateway:
 
     def __attrs_post_init__(self) -> None:
         library = Library(self.settings.memory_bytes, self.settings.memory_responses)
-        self.core = Core(self.upstreams, library, Ownership(self.settings.memory_ids), self.spool)
+        bounds = Bounds(items=self.settings.max_items, fields=self.settings.max_fields)
+        ownership = Ownership(self.settings.memory_ids)
+        self.core = Core(self.upstreams, library, ownership, self.spool, bounds)
         front = Front(self.core, self.settings)
         self.requests = Requests(self.core, front, self.keys, self.counts, self._body)
         self.clients = PeerServer(
@@ -169,10 +173,11 @@ class Gateway:
     async def _body(self, http: HttpConnection, account: Account) -> bytes:
         """Read a body that is kept. It is paid for until its turn has ended: what is made of it is as large."""
         try:
-            return await http.body(account)
+            parts = await http.body_in_parts(account)
         except BodyTooLarge as error:
             message = f"The request body is over {error.limit} bytes (max_body)."
             raise Refused(message, status=413, code="request_too_large") from None
+        return await self.core.slices.run(joined(parts, Meter()))
 
     async def _socket(self, http: HttpConnection, head: Head, caller: Caller) -> None:
         await serve_socket(

@@ -47,7 +47,7 @@ class Holding:
 
     surfaced: bool = field(default=False, init=False)  # the client has been given events
     last_words: ServerEvent | None = field(default=None, init=False)  # in which the present try failed
-    response: Mapping[str, Any] | None = field(default=None, init=False)  # of the present try, as it began
+    _began: ResponseStarted | None = field(default=None, init=False)  # the response of the present try
     _items: dict[int, Mapping[str, Any]] = field(factory=dict, init=False)  # of its output so far
     _held: list[ServerEvent] = field(factory=list, init=False)
     # The end of the response: told when the turn is remembered, or a client could come back to it before that
@@ -88,15 +88,15 @@ class Holding:
                 raise OutputSurfaced(event.reason)
             self._held.clear()
             self._items.clear()
-            self.last_words = self.response = None
+            self.last_words = self._began = None
             return
         if event.type in FAILURES:
             self.last_words = event
             return
         if isinstance(event, ResponseStarted):
-            if self.response is not None and self.response.get("id") != event.response_id:
+            if self._began is not None and self._began.response_id != event.response_id:
                 self._items.clear()  # the successor of a response that was steered
-            self.response = event.payload["response"]
+            self._began = event
         elif isinstance(event, OutputItemDone):
             self._items[event.output_index] = event.item
         elif isinstance(event, ResponseEnded):
@@ -114,7 +114,8 @@ class Holding:
     @property
     def partial(self) -> dict[str, Any]:
         """The response that the client has seen the beginning of, as far as it has come."""
-        return {**(self.response or {}), "output": [self._items[index] for index in sorted(self._items)]}
+        began = {} if self._began is None else self._began.payload["response"]  # echoes all that was asked
+        return {**began, "output": [self._items[index] for index in sorted(self._items)]}
 
     def release(self) -> Sequence[ServerEvent]:
         """The turn has failed for good: return what is held, the words of its failure last."""

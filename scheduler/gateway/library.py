@@ -16,6 +16,9 @@ Theory of operation
     Whoever asks is part of every hash and every id, and so is the model of every hash: nothing is ever found across
     them. Memory is bounded in bytes and in points; what was not used for longest goes first. The pages of a point
     that is gone stay as long as later points build on them. What is gone from here may still be on disk (`spool`).
+
+    What takes time in proportion to a history, or to what was said before, is done in slices (`pool.wire.slices`).
+    A search is given up when too many points turn out to have had other reasoning: then the history is new.
 """
 
 from __future__ import annotations
@@ -27,10 +30,16 @@ from typing import Any
 from attrs import define, field
 
 from pool.wire.events import Encoded
+from pool.wire.slices import Meter, Sliced, at_once
 from scheduler.gateway.marks import Mark, digest
 
 POINT_SIZE = 1700  # bytes, about, of a point and its page beside their items (measured)
 ITEM_SIZE = 350  # likewise of an item beside its text
+MOST_TRIED = 16  # points whose reasoning is compared with that of a history
+MOST_ALIKE = 64  # points that are found by one and the same history; the latest
+RELEASED = 1000  # pages that are let go at a time
+# Units of work: for an item to be hashed, a place to be looked at, a page, a piece of reasoning to be compared
+_HASHED, _LOOKED, _PAGE, _COMPARED = 2000.0, 400.0, 300.0, 100.0
 
 
 @define(eq=False)
@@ -56,7 +65,21 @@ class Page:
     @property
     def transcript(self) -> list[Encoded]:
         """Every item up to here."""
-        return [item for page in reversed(list(self)) for item in page.items]
+        return at_once(self.gathering())
+
+    def gathering(self) -> Sliced[list[Encoded]]:
+        """Return every item up to here, in slices."""
+        meter, pages, items = Meter(), list[Page](), list[Encoded]()
+        for page in self:
+            pages.append(page)
+            if meter.full(_PAGE):
+                yield
+        while pages:
+            found = pages.pop().items
+            items += found
+            if meter.full(_PAGE + 10 * len(found)):
+                yield
+        return items
 
 
 @define(eq=False, kw_only=True)
@@ -85,26 +108,28 @@ class Point:
 
 @define(eq=False)
 class History:
-    """What a client sent, as a way through the tree of points."""
+    """What a client sent, as a way through the tree of points. Made by `following` where it may be long."""
 
     owner: str
     model: str
     marks: Sequence[Mark]
-    heads: Sequence[bytes] = field(init=False)  # of its beginnings, by how many items they have
-    _thoughts: Sequence[int] = field(init=False)
+    # Hashes of its beginnings, by how many items they have; and where its reasoning is, with the evidence to look for
+    heads: Sequence[bytes] = ()
+    thoughts: Sequence[tuple[int, bytes]] = ()
 
     def __attrs_post_init__(self) -> None:
-        heads = [start(self.owner, self.model)]
-        for one in self.marks:
-            heads.append(step(heads[-1], one))
-        self.heads = heads
-        self._thoughts = [index for index, one in enumerate(self.marks) if not one.digest]
+        if not self.heads:
+            self.heads, self.thoughts = at_once(_folded(self.owner, self.model, self.marks))
 
     def counts(self, beyond: int = 0) -> Iterator[int]:
         """Say of which beginnings a point can be the end, by how many items they have; the longest first."""
         for count in range(len(self.marks), beyond, -1):
             if self.marks[count - 1].digest:  # else it is found from the item before it
                 yield count
+
+    def may_end(self, count: int, *, warm_up: bool) -> bool:
+        """Whether something new is asked after a point that is found after `count`, reasoning aside."""
+        return count < len(self.marks) or warm_up
 
     def covered(
         self, count: int, evidence: Callable[[], Iterable[frozenset[bytes]]], *, warm_up: bool
@@ -114,15 +139,51 @@ class History:
         None when it is no point to go on from: some reasoning is not ours, or nothing new is asked. `evidence`
         returns that of the point's pages.
         """
-        if self._thoughts:
-            known = frozenset[bytes]().union(*evidence())
-            for index in self._thoughts:
-                ours = digest(self.heads[index + 1], self.marks[index].evidence[0]) in known
+        return at_once(self.covering(count, evidence, Meter(), warm_up=warm_up))
+
+    def covering(
+        self,
+        count: int,
+        evidence: Callable[[], Iterable[frozenset[bytes]]],
+        meter: Meter,
+        *,
+        warm_up: bool,
+    ) -> Sliced[int | None]:
+        """Do the same in slices."""
+        if self.thoughts:
+            known = set[bytes]()
+            for some in evidence():
+                known |= some
+                if meter.full(_PAGE + _COMPARED * len(some)):
+                    yield
+            if meter.full(_COMPARED * len(self.thoughts)):
+                yield
+            for index, sign in self.thoughts:
+                ours = sign in known
                 if index < count and not ours:
                     return None
                 if index == count and ours:
                     count += 1
-        return count if count < len(self.marks) or warm_up else None
+        return count if self.may_end(count, warm_up=warm_up) else None
+
+
+def following(owner: str, model: str, marks: Sequence[Mark]) -> Sliced[History]:
+    """Return the history of items with these marks, in slices."""
+    heads, thoughts = yield from _folded(owner, model, marks)
+    return History(owner, model, marks, heads, thoughts)
+
+
+def _folded(
+    owner: str, model: str, marks: Sequence[Mark]
+) -> Sliced[tuple[list[bytes], list[tuple[int, bytes]]]]:
+    meter, heads, thoughts = Meter(), [start(owner, model)], list[tuple[int, bytes]]()
+    for index, one in enumerate(marks):
+        heads.append(step(heads[-1], one))
+        if not one.digest:
+            thoughts.append((index, digest(heads[-1], one.evidence[0])))
+        if meter.full(_HASHED):
+            yield
+    return heads, thoughts
 
 
 @define(eq=False)
@@ -136,6 +197,9 @@ class Library:
     _points: OrderedDict[tuple[str, str], Point] = field(factory=OrderedDict, init=False)  # oldest use first
     _heads: dict[bytes, list[Point]] = field(factory=dict, init=False)
     _items: dict[tuple[str, str], Mark] = field(factory=dict, init=False)
+    _leaving: list[Page] = field(
+        factory=list, init=False
+    )  # each with a use that is over, but not taken off it yet
 
     def __len__(self) -> int:
         return len(self._points)
@@ -158,17 +222,34 @@ class Library:
 
     def find(self, history: History) -> tuple[Point | None, int]:
         """Return the latest point that a history goes on from, and how many of its items stand before that."""
+        return at_once(self.finding(history))
+
+    def finding(self, history: History) -> Sliced[tuple[Point | None, int]]:
+        """Do the same in slices; what is found is there when it is returned."""
+        meter, tried = Meter(), 0
         for count in history.counts():
-            for point in self._heads.get(history.heads[count], ()):
-                covered = history.covered(count, point.evidence, warm_up=point.warm_up)
+            if meter.full(_LOOKED):
+                yield
+            for point in tuple(self._heads.get(history.heads[count], ())):
+                if not history.may_end(count, warm_up=point.warm_up):
+                    continue
+                covered = yield from history.covering(count, point.evidence, meter, warm_up=point.warm_up)
+                if self.by_id(point.owner, point.response_id) is not point:
+                    continue  # it has gone meanwhile
                 if covered is not None:
                     return point, covered
+                tried += 1
+                if tried == MOST_TRIED:
+                    return None, 0
         return None, 0
 
     def add(self, point: Point) -> list[Point]:
         """Remember a point; return those that had to go for it."""
         gone = [point] if not self._keep(point) else []
-        while self._points and (self.size > self.max_bytes or len(self._points) > self.max_points):
+        self._release()
+        while self._points and (
+            (self.size > self.max_bytes and not self._leaving) or len(self._points) > self.max_points
+        ):
             oldest = next(iter(self._points.values()))
             self.drop(oldest)
             self.evicted += 1
@@ -182,7 +263,9 @@ class Library:
         self._points[point.owner, point.response_id] = point
         self._items.update({(point.owner, name): one for name, one in point.items.items()})
         for head in point.heads:
-            self._heads.setdefault(head, []).insert(0, point)
+            alike = self._heads.setdefault(head, [])
+            alike.insert(0, point)
+            del alike[MOST_ALIKE:]
         self._hold(point.page)
         return True
 
@@ -204,15 +287,25 @@ class Library:
         for name in point.items:
             self._items.pop((point.owner, name), None)
         for head in point.heads:
-            found = self._heads[head]
-            found.remove(point)
+            found = self._heads.get(head, [])
+            if point in found:
+                found.remove(point)
             if not found:
-                del self._heads[head]
-        for page in point.page:
+                self._heads.pop(head, None)
+        self._leaving.append(point.page)
+        self._release()
+
+    def _release(self) -> None:
+        """Let go of pages that nothing uses any more; so many at a time, of which a conversation may have more."""
+        left = RELEASED
+        while self._leaving and left:
+            page = self._leaving.pop()
             page.uses -= 1
-            if page.uses:
-                return
-            self.size -= page.size
+            left -= 1
+            if not page.uses:
+                self.size -= page.size
+                if page.before is not None:
+                    self._leaving.append(page.before)
 
 
 def start(owner: str, model: str) -> bytes:
@@ -227,8 +320,15 @@ def step(head: bytes, one: Mark) -> bytes:
 
 def walk(head: bytes, marks: Sequence[Mark]) -> tuple[bytes, set[bytes]]:
     """Return the hash of a history with some more items, and the evidence of the reasoning among them."""
+    return at_once(walking(head, marks, Meter()))
+
+
+def walking(head: bytes, marks: Sequence[Mark], meter: Meter) -> Sliced[tuple[bytes, set[bytes]]]:
+    """Do the same in slices."""
     evidence: set[bytes] = set()
     for one in marks:
         head = step(head, one)
         evidence.update(digest(head, proof) for proof in one.evidence)
+        if meter.full(_HASHED * (1 + len(one.evidence))):
+            yield
     return head, evidence

@@ -17,24 +17,33 @@ Theory of operation
     may look alike and have found different things.
 
     Marks of items that were seen before are found by the bytes of their text; only what is new is parsed.
+
+    An item may be as long as a request (an image, a file), and to parse and print it would take longer than anybody
+    may wait. So in one that is long, the digest of a long string stands in its place (see `shortening`), and what is
+    left is short. Where it is not, the item is told by its text as it stands.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
 
 from pool.wire.codec import from_json, to_json
 from pool.wire.events import Encoded
+from pool.wire.scan import LONG
+from pool.wire.slices import Meter, Sliced, at_once
+from scheduler.gateway.shortening import hashed, shortened
 
 SIZE = 16  # bytes of a digest
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _GIVEN = ("_output", "_approval_response")  # how the types of what a client gives end
 _KEPT = 50_000  # texts whose marks are remembered
+_KNOWN, _NEW = 1500.0, 8000.0  # units of work (see `pool.wire.slices`) to find a mark, and to make one
+_HASHED, _PARSED = 0.7, 15.0  # likewise for each byte
 
 
 @frozen
@@ -54,14 +63,51 @@ def digest(*parts: bytes) -> bytes:
 
 def mark(item: Mapping[str, Any]) -> Mark:
     """Return the mark of one item."""
+    return at_once(marking(item, Meter()))
+
+
+def marking(item: Mapping[str, Any], meter: Meter) -> Sliced[Mark]:
+    """Return the mark of one item, in slices if it is long."""
+    text = to_json(item if item.get("type") == "reasoning" else canonical(item))
+    if len(text) >= LONG:
+        return (yield from _of_long(text, meter))
+    if meter.full(_NEW + len(text) * _PARSED):
+        yield
+    return _of_short(item, text)
+
+
+def _of_short(item: Mapping[str, Any], text: bytes) -> Mark:
+    """Return the mark of an item. `text`: its canonical form."""
     if item.get("type") == "reasoning":
         return Mark(b"", tuple(_evidence(item)))
     refers_to = item.get("id") if item.get("type") == "item_reference" else None
     return Mark(
-        digest(to_json(canonical(item))),
+        digest(text),
         refers_to=refers_to if isinstance(refers_to, str) else None,
         said=_said(item),
     )
+
+
+def _of_long(text: bytes, meter: Meter) -> Sliced[Mark]:
+    """Return the mark of an item that is long. Raises `ValueError` when it is no JSON object."""
+    short, replaced = yield from shortened(text, meter)
+    if short is None:
+        return Mark((yield from hashed(text, meter)))
+    if meter.full(_NEW + len(short) * _PARSED):
+        yield
+    item = _parsed(short)
+    # What was shortened is never taken for an item that is written like that: no JSON begins with a NUL
+    return _of_short(item, b"\0" * replaced + to_json(canonical(item)))
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        value = from_json(text)
+    except RecursionError:
+        raise ValueError("an item that is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("an item that is not an object")
+    return value
 
 
 def _said(item: Mapping[str, Any]) -> bool:
@@ -110,8 +156,8 @@ def _part(part: Any) -> Any:
 
 
 def _compact(arguments: Any) -> Any:
-    """Return a call's arguments printed in one way, when they are JSON."""
-    if not isinstance(arguments, str):
+    """Return a call's arguments printed in one way, when they are JSON and not long."""
+    if not isinstance(arguments, str) or (len(arguments) * 4 >= LONG and len(arguments.encode()) >= LONG):
         return arguments
     try:
         return to_json(from_json(arguments)).decode()
@@ -137,15 +183,34 @@ class Marks:
 
     def of(self, item: Encoded) -> Mark:
         """Return the mark of an item. Raises `ValueError` when it is no JSON object."""
-        key = digest(item.text)
-        found = self._known.get(key)
-        if found is not None:
-            self._known.move_to_end(key)
-            return found
-        value = from_json(item.text)
-        if not isinstance(value, dict):
-            raise ValueError("an item that is not an object")
-        found = self._known[key] = mark(value)
+        return at_once(self.of_all([item]))[0]
+
+    def of_all(self, items: Sequence[Encoded]) -> Sliced[list[Mark]]:
+        """Return the marks of items, in slices. Raises as `of`."""
+        meter = Meter()
+        marks: list[Mark] = []
+        for item in items:
+            text = item.text
+            if len(text) < LONG:
+                key, work = digest(text), _KNOWN + len(text) * _HASHED
+            else:
+                key, work = (yield from hashed(text, meter)), _KNOWN
+            found = self._known.get(key)
+            if found is not None:
+                self._known.move_to_end(key)
+            elif len(text) < LONG:
+                value = _parsed(text)
+                found = _of_short(value, to_json(canonical(value)))
+                work = _NEW + len(text) * _PARSED
+            else:
+                found = yield from _of_long(text, meter)
+            marks.append(found)
+            self._keep(key, found)
+            if meter.full(work):
+                yield
+        return marks
+
+    def _keep(self, key: bytes, found: Mark) -> None:
+        self._known[key] = found
         if len(self._known) > self.kept:
             self._known.popitem(last=False)
-        return found

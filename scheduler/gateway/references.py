@@ -15,15 +15,19 @@ Theory of operation
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
 
 from pool.wire.codec import from_json, to_json
 from pool.wire.events import Encoded
-from scheduler.gateway.marks import digest
+from pool.wire.scan import LONG, long_strings
+from pool.wire.slices import Meter, Sliced, at_once, joined
+from scheduler.gateway.ownership import LONGEST_ID
+from scheduler.gateway.shortening import hashed
 
 _NAMES = frozenset(
     {
@@ -39,24 +43,43 @@ _NOT_SEARCHED = frozenset(
 # Items that the server completes from what it has stored under their id
 _COMPLETED = {"item_reference": None, "image_generation_call": "result", "reasoning": "encrypted_content"}
 _KEPT = 50_000  # texts whose references are remembered
+# What is searched of one text, beside its long strings
+_MOST_SIMPLE = 1024 * 1024  # bytes
+_MOST_BRACKETS, _MOST_COMMAS = 20_000, 100_000
+_BEFORE, _AFTER = b'{"_":', b"}"  # around a text, so that it is an object
+_NUL = rb"\u0000"  # before a number in place of a string
+_NUMBERED = re.compile(rb"\\u0000(\d+)")
+_NODE, _PARSED, _KNOWN_BEFORE = (
+    400.0,
+    6.0,
+    1500.0,
+)  # units of work: a value, a byte, a text that was searched before
 
 
 def references(value: Any) -> Iterator[str]:
     """Give every id that a JSON value refers to."""
+    return iter(at_once(_walked(value, Meter())))
+
+
+def _walked(value: Any, meter: Meter) -> Sliced[list[str]]:
+    found: list[str] = []
     pending = [value]
     while pending:
         one = pending.pop()
         if isinstance(one, list):
             pending += one
         elif isinstance(one, dict):
-            yield from _of_item(one)
+            found += _of_item(one)
             for name, member in one.items():
                 if name in _NOT_SEARCHED:
                     continue
                 if isinstance(member, dict | list) and name not in _NAMES:
                     pending.append(member)
                 else:
-                    yield from _of_field(name, member, pending)
+                    found += _of_field(name, member, pending)
+        if meter.full(_NODE):
+            yield
+    return found
 
 
 def created(value: Mapping[str, Any]) -> Iterator[str]:
@@ -122,22 +145,77 @@ def _of_field(name: str, member: Any, pending: list[Any]) -> Iterator[str]:
 
 @frozen
 class Searched:
-    """The ids in a text, and the text written anew from what was searched; None: it was written so already."""
+    """The ids that a JSON text refers to, the text written anew from what was searched, and the model it names."""
 
     ids: frozenset[str]
-    text: Encoded | None
+    text: bytes
+    model: str | None = None
 
 
-def search(text: Encoded) -> Searched:
-    """Search one JSON text.
+def searching(text: bytes, meter: Meter) -> Sliced[Searched]:
+    """Search a JSON text, in slices.
+
+    Long strings hold no ids: they give way to numbers for that time, and stand in the new text as they came.
 
     Raises:
-        ValueError: it is no JSON that can be written anew.
+        ValueError: it is no JSON that can be written anew, or has more brackets and commas than can be searched soon.
         RecursionError: it is nested too deeply.
     """
-    value = from_json(text.text)
+    strings: list[tuple[int, int]] = []
+    short = text
+    if len(text) >= LONG:
+        wrapped = b"".join((_BEFORE, text, _AFTER))
+        strings = yield from long_strings(wrapped)
+        starts = [0, *(end for _, end in strings)]
+        ends = [*(start for start, _ in strings), len(wrapped)]
+        own = [wrapped[start:end] for start, end in zip(starts, ends, strict=True)]
+        if any(_NUL in part for part in own) or not _is_simple(own):
+            raise ValueError("it has too many parts")
+        text = wrapped
+        short = b"".join(
+            part + (_NUL + b"%d" % number if number < len(strings) else b"")
+            for number, part in enumerate(own)
+        )
+    value = from_json(short)
+    if meter.full(len(short) * _PARSED):
+        yield
+    ids = frozenset((yield from _walked(value, meter)))
     again = to_json(value)
-    return Searched(frozenset(references(value)), None if again == text.text else Encoded(again))
+    if meter.full(len(short) * _PARSED):
+        yield
+    if short is text:
+        return Searched(ids, again, _model(value))
+    parts: list[bytes | memoryview] = []
+    view, at = memoryview(text), len(_BEFORE)
+    for found in _NUMBERED.finditer(again):
+        start, end = strings[int(found[1])]
+        parts += again[at : found.start()], view[start:end]
+        at = found.end()
+    parts.append(again[at : len(again) - len(_AFTER)])
+    return Searched(ids, (yield from joined(parts, meter)), _model(value["_"]))
+
+
+def _model(value: Any) -> str | None:
+    model = value.get("model") if isinstance(value, dict) else None
+    return model if isinstance(model, str) and len(model) <= LONGEST_ID else None
+
+
+def _is_simple(parts: Iterable[bytes]) -> bool:
+    """Whether JSON of these parts is parsed, walked through and written within a few slices."""
+    size = brackets = commas = 0
+    for part in parts:
+        size += len(part)
+        brackets += part.count(b"{") + part.count(b"[")
+        commas += part.count(b",")
+    return size <= _MOST_SIMPLE and brackets <= _MOST_BRACKETS and commas <= _MOST_COMMAS
+
+
+@frozen
+class _Known:
+    """The ids in a text; whether the text is as it would be written anew."""
+
+    ids: frozenset[str]
+    same: bool
 
 
 @define(eq=False)
@@ -145,16 +223,27 @@ class References:
     """Searches texts, and remembers the `kept` that were searched last: a history comes again with each turn."""
 
     kept: int = _KEPT
-    _known: OrderedDict[bytes, Searched] = field(factory=OrderedDict, init=False)
+    _known: OrderedDict[bytes, _Known] = field(factory=OrderedDict, init=False)
 
-    def of(self, text: Encoded) -> tuple[frozenset[str], Encoded]:
-        """Return the ids in a text, and the text to send. Raises as `search`."""
-        key = digest(text.text)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = search(text)
-            if len(self._known) > self.kept:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(key)
-        return found.ids, text if found.text is None else found.text
+    def of_all(self, texts: Iterable[Encoded]) -> Sliced[list[tuple[frozenset[str], Encoded]]]:
+        """Return the ids in each text, and the text to send; in slices. Raises as `searching`."""
+        meter = Meter()
+        found: list[tuple[frozenset[str], Encoded]] = []
+        for text in texts:
+            if text.text[:1] not in (b"{", b"["):  # a plain value
+                found.append((frozenset(), text))
+                continue
+            key = yield from hashed(text.text, meter)
+            known = self._known.get(key)
+            if known is not None and known.same:
+                self._known.move_to_end(key)
+                found.append((known.ids, text))
+            else:
+                new = yield from searching(text.text, meter)
+                self._known[key] = _Known(new.ids, new.text == text.text)
+                found.append((new.ids, Encoded(new.text)))
+                if len(self._known) > self.kept:
+                    self._known.popitem(last=False)
+            if meter.full(_KNOWN_BEFORE):
+                yield
+        return found

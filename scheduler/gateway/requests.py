@@ -23,7 +23,6 @@ from pool.body_budget import Account
 from pool.errors import PoolError
 from pool.relay import kept
 from pool.web import Head, HttpConnection
-from pool.wire.codec import from_json, to_json
 from pool.wire.refusal import Refused, previous_response_not_found
 from scheduler.attempts import BYTES_A_TOKEN
 from scheduler.errors import SchedulerError
@@ -37,14 +36,13 @@ from scheduler.gateway.access import (
     shown_fields,
 )
 from scheduler.gateway.answers import AnswerTooLarge, LentAnswer, listed_ids, without
-from scheduler.gateway.asked import Asked, read_create
+from scheduler.gateway.asked import Asked
 from scheduler.gateway.complaint import clean_fields
-from scheduler.gateway.core import Core, not_yours
+from scheduler.gateway.core import Core
 from scheduler.gateway.errors import refused
 from scheduler.gateway.front import Failed, Front
 from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.passthrough import deliver, has_body, pass_through
-from scheduler.gateway.references import references
 from scheduler.gateway.routing import Route, encoded_body
 from scheduler.turns import Usage
 
@@ -106,7 +104,7 @@ class Requests:
     async def _create(self, request: Request, operation: Operation) -> None:
         caller = request.caller
         body = await self.read_body(request.http, request.account)
-        asked = await self.core.checked(caller, read_create(body))
+        asked = await self.core.read(caller, body)
         if await self._is_turn(caller, asked):
             del body  # what was made of it is as large, and lives as long as the turn
             try:
@@ -118,7 +116,7 @@ class Requests:
         elif caller.secret is not None:
             await self._forward(request, body)
         else:
-            content = body if caller.key is None else to_json(from_json(body))
+            content = body if caller.key is None else (await self.core.search(caller, body)).text
             await self._pass(request, operation, content, asked.model)
 
     async def _forward(self, request: Request, body: bytes | None) -> None:
@@ -146,16 +144,8 @@ class Requests:
         if check_body(operation, headers, has_body=has_body(request.head)) != "json":
             await self._pass(request, operation, None, None)
             return
-        try:
-            value = from_json(await self.read_body(request.http, request.account))
-            names = set(references(value))
-            content = to_json(value)
-        except (ValueError, RecursionError):
-            raise Refused("We could not parse the JSON body of your request.", code="invalid_json") from None
-        for denied in await self.core.denied(caller, names):
-            raise not_yours(denied)
-        model = value.get("model") if isinstance(value, dict) else None
-        await self._pass(request, operation, content, model if isinstance(model, str) else None)
+        found = await self.core.search(caller, await self.read_body(request.http, request.account))
+        await self._pass(request, operation, found.text, found.model)
 
     async def _pass(
         self, request: Request, operation: Operation, body: bytes | None, model: str | None

@@ -47,6 +47,10 @@ class GatewaySettings:
     # Of bodies that are read or whose turns have not ended: of all clients, and of one key or address
     max_bodies: int = field(default=512 * MIB, validator=whole(1024))
     client_bodies: int = field(default=256 * MIB, validator=whole(1024))
+    # Of a create. A history of so many items is beyond every model's context; what stands beside the input
+    # (instructions, tools) is copied, sent and echoed whole.
+    max_items: int = field(default=20_000, validator=whole(1))
+    max_fields: int = field(default=2 * MIB, validator=whole(1024))
     # A WebSocket of a client. Its lanes are as many as OpenAI's, whatever the upstream can.
     max_message: int = field(default=16 * MIB, validator=whole(1024))  # from the client
     # Control frames, and fragments beyond one for 64 bytes of a message; over that its connection is closed with 1008

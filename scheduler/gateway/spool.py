@@ -52,6 +52,7 @@ PATIENCE = 2.0  # s to wait for something that is read
 PAUSE = 30.0  # s after a failure until the disk is asked again
 TIDY = 600.0  # s after which what is too old goes, though nothing is written
 REFRESH = 3600.0  # s after which something that is used is kept once more, as the latest
+AT_A_TIME = 256  # pages that are restored in one go
 CLOSING = 10.0  # s to write the rest at the end
 
 
@@ -258,7 +259,7 @@ class Spool:
             await trio.lowlevel.checkpoint()
             return waiting
         found = None if (owner, response_id) in self._forgotten else await self._read(recall, None)
-        return None if found is None else self._restore(owner, found)
+        return None if found is None else await self._restore(owner, found)
 
     async def find(self, history: History, beyond: int) -> tuple[Point, int] | None:
         """Return the latest point on disk that a history goes on from, and how much of it that covers.
@@ -272,7 +273,7 @@ class Spool:
         found = await self._read(find, None)
         if found is None or (history.owner, found[0].response_id) in self._forgotten:
             return None
-        return self._restore(history.owner, found[0]), found[1]
+        return await self._restore(history.owner, found[0]), found[1]
 
     async def marks(self, owner: str, names: Sequence[str]) -> Mapping[str, Mark]:
         """Return the marks of items that a caller was given, by their ids, as far as they are on disk."""
@@ -315,10 +316,12 @@ class Spool:
         # Who does not wait for the end leaves the limiter with the thread: nothing else is begun before that.
         return await self.in_thread(run, abandon_on_cancel=True, limiter=self._one)
 
-    def _restore(self, owner: str, stored: Stored) -> Point:
+    async def _restore(self, owner: str, stored: Stored) -> Point:
         """Return a point as the library has them. Pages that are in memory already are shared."""
         page: Page | None = None
-        for one in stored.pages:
+        for number, one in enumerate(stored.pages, 1):
+            if not number % AT_A_TIME:
+                await trio.lowlevel.checkpoint()
             known = self._pages.get(one.name)
             if known is None:
                 known = Page(page, one.items, one.evidence, one.name)

@@ -31,7 +31,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from scheduler.gateway.library import History, Page, Point
+from scheduler.gateway.library import MOST_TRIED, History, Page, Point
 from scheduler.gateway.marks import SIZE, Mark
 from scheduler.gateway.spool_rows import (
     Stored,
@@ -48,6 +48,7 @@ AT_ONCE = 256  # values in one statement
 GO_AT_ONCE = 1000  # points that go in one transaction; who reads waits for no more than that
 # A turn that would fill more than this part of the file is not kept: everything else would have to go for it
 SHARE = 4
+_WARM_UP = 8  # where it stands in a row of points
 VACUUM = 1000  # pages of the file given back at a time
 OWNED = 1_000_000  # ids of what callers have created beside responses; the oldest go
 
@@ -321,10 +322,16 @@ class SpoolFile:
 
         Only one that covers more than `beyond` items.
         """
+        tried = 0
         for count, row in self._candidates(scope, history, beyond):
+            if not history.may_end(count, warm_up=bool(row[_WARM_UP])):
+                continue
+            if tried == MOST_TRIED:
+                break
             point = self._stored(row)
             if point is None:
                 continue
+            tried += 1
             evidence = [page.evidence for page in point.pages]
             covered = history.covered(count, lambda evidence=evidence: evidence, warm_up=point.warm_up)  # type: ignore[misc]  # a default
             if covered is not None:

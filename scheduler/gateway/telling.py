@@ -27,7 +27,7 @@ from pool.wire.refusal import Refused, previous_response_not_found
 from scheduler.attempts import BYTES_A_TOKEN
 from scheduler.conversation import Conversation
 from scheduler.errors import SchedulerError, SteerRefused
-from scheduler.gateway.asked import Asked, read_create
+from scheduler.gateway.asked import Asked
 from scheduler.gateway.core import Core, not_yours
 from scheduler.gateway.errors import UpstreamRefused, refused
 from scheduler.gateway.frames import Voice
@@ -76,7 +76,7 @@ class SocketTurn:
         """Take the turn, and tell the client of it. Raises `SocketEnded`."""
         session, ring = self.session, self.session.ring
         try:
-            asked = await session.core.checked(session.caller, read_create(text))
+            asked = await session.core.read(session.caller, text)
             self._voice = Voice(
                 parent=asked.previous_response_id,
                 lane=self.lane,

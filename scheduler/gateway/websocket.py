@@ -26,8 +26,8 @@ from attrs import define, field, frozen
 
 from pool.web import HttpConnection
 from pool.websocket import FrameLimits, SocketEnded, WebSocket, accept_websocket
-from pool.wire.client import client_event, client_event_split
-from pool.wire.codec import from_json, to_json
+from pool.wire.client import check_length, client_event, client_event_split, value_of
+from pool.wire.codec import to_json
 from pool.wire.events import Encoded
 from pool.wire.lanes import LaneBook, checked_stream_id
 from pool.wire.refusal import Refused, connection_limit_reached
@@ -131,7 +131,7 @@ class SocketSession:
                 self._reading_since = math.inf
                 for message in messages:
                     try:
-                        self._receive(message)
+                        await self._receive(message)
                     except Refused as error:
                         self._say(error.event())
                     await self.ws.room()
@@ -141,18 +141,18 @@ class SocketSession:
         except SocketEnded:
             await trio.lowlevel.checkpoint()
 
-    def _receive(self, message: str | bytes) -> None:
-        event = client_event_split(message)
-        if from_json(event["type"].text) == "response.create":
-            self._admit(event, message)
+    async def _receive(self, message: str | bytes) -> None:
+        event, text = await self.core.slices.run(client_event_split(message))
+        if value_of(event["type"]) == "response.create":
+            self._admit(event, text)
         else:
+            check_length(text)
             self._steer(client_event(message))
 
-    def _admit(self, event: dict[str, Encoded], message: str | bytes) -> None:
-        assert isinstance(message, str)
+    def _admit(self, event: dict[str, Encoded], text: bytes) -> None:
         named = event.get("stream_id")
-        lane = checked_stream_id({"stream_id": None if named is None else from_json(named.text)})
-        create = _Create(message.encode())
+        lane = checked_stream_id({"stream_id": None if named is None else value_of(named)})
+        create = _Create(text)
         try:
             if self.stopping.is_set():
                 raise Refused(

@@ -292,7 +292,7 @@ def test_over_http_nothing_is_left_of_the_websocket() -> None:
     )
     expected = {"model": "m", "previous_response_id": "resp_1", "input": "hi"}
     for stream in (True, False):
-        body = from_json(encode_http_body(event, stream=stream))
+        body = from_json(b"".join(encode_http_body(event, stream=stream)))
         assert body == {**expected, "stream": stream}
 
 
