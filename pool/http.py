@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import httpcore2
@@ -166,12 +166,14 @@ class HttpClient:
     ) -> None:
         """POST JSON and return when the head of the answer is there; `stack` closes the rest. Raises like `post`."""
         headers = await self._headers(accept)
-        content: bytes | Pieces = body
-        if isinstance(body, Pieces):
-            if body.size <= PIECE:
-                content = body.whole()
-            else:
-                headers.append((b"content-length", b"%d" % body.size))
+        content: bytes | AsyncIterator[bytes]
+        if isinstance(body, bytes):
+            content = body
+        elif body.size <= PIECE:
+            content = body.whole()
+        else:
+            headers.append((b"content-length", b"%d" % body.size))
+            content = await stack.enter_async_context(contextlib.aclosing(body.pieces()))
         try:
             with trio.move_on_after(self.settings.stall_timeout):
                 response = await stack.enter_async_context(
@@ -190,7 +192,7 @@ class HttpClient:
         method: str,
         path: str,
         headers: list[tuple[bytes, bytes]],
-        body: bytes | AsyncIterable[bytes] | None,
+        body: bytes | AsyncIterator[bytes] | None,
         answer: Answer,
     ) -> AsyncIterator[httpcore2.Response]:
         """Send a request of any kind; `answer` is told how far it has come. Raises what httpcore does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import trio
 from attrs import define, field
@@ -12,7 +12,7 @@ PIECE = 256 * 1024  # bytes
 
 @define(eq=False)
 class Pieces:
-    """A body given by its parts; it can be iterated over again, should it have to be sent again."""
+    """A body given by its parts."""
 
     parts: Sequence[bytes] = field(repr=False)
     size: int = field(init=False)
@@ -24,7 +24,8 @@ class Pieces:
         """Return it joined."""
         return b"".join(self.parts)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """Give it piece by piece."""
         piece = bytearray()
         for part in self.parts:
             for start in range(0, len(part), PIECE):

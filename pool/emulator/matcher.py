@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -93,7 +93,8 @@ class _Matcher:
 
     def _one(self, kind: Any, value: Any, places: set[_Place], flags: int) -> set[_Place]:
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT):
-            return self._repeat(*value, places, flags)
+            low, high, inner = value
+            return self._repeat(low, high, inner, places, flags)
         if kind is op.SUBPATTERN:
             return self._group(value, places, flags)
         if kind is op.BRANCH:
@@ -102,7 +103,8 @@ class _Matcher:
             return self.sequence(value, places, flags)
         if kind in (op.ASSERT, op.ASSERT_NOT):
             wanted = kind is op.ASSERT
-            return {place for place in places if self._looks(*value, place, flags) is wanted}
+            direction, inner = value
+            return {place for place in places if self._looks(direction, inner, place, flags) is wanted}
         if kind is op.GROUPREF:
             return {end for place in places for end in self._again(value, place, flags)}
         if kind is op.AT:
@@ -189,7 +191,7 @@ def _holds(kind: Any, value: Any, letter: str) -> bool:
         return ord(letter) == value
     if kind is op.RANGE:
         return bool(value[0] <= ord(letter) <= value[1])
-    return bool(kind is op.CATEGORY and CATEGORIES.get(value, str.isalnum)(letter))
+    return kind is op.CATEGORY and CATEGORIES.get(value, str.isalnum)(letter)
 
 
 def is_word(letter: str) -> bool:
@@ -198,7 +200,7 @@ def is_word(letter: str) -> bool:
 
 
 _CHARACTERS = frozenset({op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN})
-CATEGORIES = {
+CATEGORIES: dict[Any, Callable[[str], bool]] = {
     op.CATEGORY_DIGIT: str.isdecimal,
     op.CATEGORY_NOT_DIGIT: lambda letter: not letter.isdecimal(),
     op.CATEGORY_SPACE: str.isspace,

@@ -81,7 +81,7 @@ def _unique_items(_validator: Any, wanted: Any, instance: Any, _schema: Any) -> 
 
 
 _UNIQUE: _Keyword = Draft202012Validator.VALIDATORS["uniqueItems"]
-_Validator: Any = extend(
+_Validator: Any = extend(  # type: ignore[no-untyped-call]  # types-jsonschema leaves it untyped
     Draft202012Validator,
     {name: _counted(keyword) for name, keyword in Draft202012Validator.VALIDATORS.items()}
     | {
