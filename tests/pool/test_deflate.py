@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,7 +105,7 @@ def test_what_is_deflated_is_inflated(texts: list[str], bits: int, forgets: bool
 
 def whole(deflate: Deflate, data: bytes) -> bytes:
     found = b""
-    for feed in (lambda: deflate.feed(data), deflate.finish):
+    for feed in (partial(deflate.feed, data), deflate.finish):
         feed()
         while deflate.pending:
             piece = deflate.piece()
