@@ -195,6 +195,8 @@ async def _attack(
     finally:
         if process.returncode is None:
             process.kill()
+            with trio.CancelScope(shield=True):  # a process that is killed ends at once
+                await process.wait()
     counted: dict[str, int] = json.loads(said or b"{}")
     return counted
 

@@ -1,7 +1,7 @@
 """One attacker: `python -m bench.attacks NAME`, with the aim as a line of JSON on stdin.
 
 Says `ready` and attacks until stdin ends, so it never outlives who started it. Then prints what it did, as JSON. It
-yields the processor to the others (`nice`): measured is what the gateway does to itself, not that the machine is busy.
+yields the processor to the others (`nice`): measured is what the gateway does to itself, not that all are busy.
 """
 
 from __future__ import annotations

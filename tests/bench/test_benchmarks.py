@@ -100,7 +100,7 @@ def test_recording_a_turn_is_measured() -> None:
 
 
 def test_attacks_are_measured() -> None:
-    # Over TLS, with another policy, on the other listener, on a WebSocket. Whether the gateway stands it is not asked.
+    # Over TLS, with another policy, on the other listener, on a WebSocket; whether the gateway stands it or not.
     names = ("garbage-tls", "held-bodies-forward", "odd-queries", "pings")
     chosen = [word for name in names for word in ("--attack", name)]
     printed = run("bench.hostile", *chosen, "--seconds", "1", "--streams", "4")
@@ -122,7 +122,7 @@ def test_an_attack_that_is_unknown_is_refused() -> None:
 
 
 def test_nothing_is_left_when_attacking_is_interrupted() -> None:
-    argv = [sys.executable, "-m", "bench.hostile", "--attack", "churn", "--seconds", "60"]
+    argv = [sys.executable, "-m", "bench.hostile", "--attack", "churn", "--seconds", "10"]
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
     ) as process:
@@ -131,8 +131,11 @@ def test_nothing_is_left_when_attacking_is_interrupted() -> None:
             time.sleep(0.05)  # until emulator, gateway and attacker have been started
         process.terminate()
         _, said = process.communicate(timeout=60)
-    assert "interrupted" in said
-    assert _session(process.pid) == []
+    assert "interrupted" in said, said
+    deadline = time.monotonic() + 10
+    while (left := _session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)  # an attacker that was just being started ends by itself, when its stdin does
+    assert left == [], said
 
 
 def _session(leader: int) -> list[int]:
