@@ -113,6 +113,7 @@ def test_a_spool(umask: int) -> None:
 
 
 async def test_an_admin_socket(umask: int) -> None:
+    await trio.lowlevel.checkpoint()
     listener, _ = _unix_listener(Path("run/warmline/serve.sock"))
     listener.socket.close()
     assert modes() == {"run": 0o700, "run/warmline": 0o700, "run/warmline/serve.sock": 0o600}
@@ -234,6 +235,7 @@ def test_a_spools_folder_is_swapped_while_it_is_opened(monkeypatch: pytest.Monke
 
 
 async def test_an_admin_sockets_folder_is_swapped_before_it_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    await trio.lowlevel.checkpoint()
     os.mkdir("theirs")
     bind: Callable[..., None] = admin_module._bind
 
@@ -248,6 +250,7 @@ async def test_an_admin_sockets_folder_is_swapped_before_it_is_bound(monkeypatch
 
 
 async def test_an_admin_socket_lies_where_nobody_can_replace_it() -> None:
+    await trio.lowlevel.checkpoint()
     os.mkdir("shared")
     os.chmod("shared", 0o777)
     with pytest.raises(SettingsError, match="writable to nobody else"):
