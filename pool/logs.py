@@ -15,7 +15,8 @@ from pool.printable import printable, printable_lines
 from pool.redaction import redacted
 
 NAMES = tuple(
-    f"warmline.{name}" for name in ("pool", "scheduler", "tools", "gateway", "worker", "telemetry", "trace", "files")
+    f"warmline.{name}"
+    for name in ("pool", "scheduler", "tools", "gateway", "worker", "telemetry", "trace", "files")
 )
 LONGEST = 4000  # characters of an argument
 _formatter = logging.Formatter()

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 import trio
 from attrs import define, field, frozen
 
+from pool.body_budget import Account, BudgetExceeded
 from pool.upgrade import accept_upgrade
 from pool.wire.deflate import Deflate
 from pool.wire.frame import CLOSE, PING, PONG, TEXT, close_payload, server_frame
@@ -39,6 +40,7 @@ HIGH_WATERMARK = 1024 * 1024  # bytes that wait in the outbox before `room` wait
 BUNCH = 0.002  # s. Messages that come sooner than that one after the other are written together
 _PIECE = 256 * 1024  # bytes; each may take the send timeout
 _READ = 64 * 1024
+TRY_LATER = 1013  # close code (IANA's registry)
 _PARTING = 2.0  # s, for the close handshake
 
 
@@ -68,6 +70,7 @@ async def accept_websocket(
     limits: FrameLimits | None = None,
     compress: bool = True,
     headers: Sequence[tuple[bytes, bytes]] = (),
+    account: Account | None = None,
 ) -> WebSocket:
     """Accept an upgrade whose request `raw` begins with; what follows it there is read first.
 
@@ -79,6 +82,7 @@ async def accept_websocket(
         limits: of frames and messages a second.
         compress: use permessage-deflate where the client offers it.
         headers: of the answer.
+        account: pays for messages that are not complete; without room for one the connection is closed with 1013.
 
     Raises:
         UpgradeRefused: the request is no WebSocket handshake; nothing was sent.
@@ -91,7 +95,7 @@ async def accept_websocket(
         max_message, masked=True, budget=FrameBudget(limits.rate, limits.burst), deflate=deflate
     )
     pace = FrameBudget(limits.messages, limits.messages)
-    socket = WebSocket(stream, reader, pace, send_timeout, deflate, accepted.rest)
+    socket = WebSocket(stream, reader, pace, send_timeout, deflate, accepted.rest, account)
     try:
         await stream.send_all(accepted.answer)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -109,9 +113,11 @@ class WebSocket:
     _send_timeout: float
     _deflate: Deflate | None
     _unread: bytes  # that came with the handshake
+    _account: Account | None = None
     last_inbound: float = field(factory=trio.current_time, init=False)  # on trio's clock; pongs count too
     bytes_in: int = field(default=0, init=False)
     bytes_out: int = field(default=0, init=False)
+    _incomplete: int = field(default=0, init=False)  # bytes that are paid for
     _owed: float = field(default=0.0, init=False)  # s to wait before the next read
     _outbox: list[bytes] = field(factory=list, init=False)
     _waiting: int = field(default=0, init=False)  # bytes in the outbox, and on their way
@@ -173,12 +179,28 @@ class WebSocket:
         if self._ended is not None:
             return []
         messages = self._reader.read(data, trio.current_time())
+        if self._account is not None and not self._paid(self._account):
+            self._say_close(TRY_LATER, "the server holds as much of messages as it may")
+            self._ended = SocketEnded(TRY_LATER, "no room for the message")
         self._answer_ping()
         end = self._reader.end
         if end is not None and not messages:  # those before it are answered first
             self._say_close(end.code, end.reason if end.violation else "")
             self._ended = SocketEnded(end.code, end.reason)
         return messages
+
+    def _paid(self, account: Account) -> bool:
+        """Pay for what is held of messages that are not complete; False when there is no room for it."""
+        more = self._reader.held - self._incomplete
+        try:
+            if more > 0:
+                account.grow(more)
+            elif more:
+                account.shrink(-more)
+        except BudgetExceeded:
+            return False
+        self._incomplete += more
+        return True
 
     def _answer_ping(self) -> None:
         """Answer the latest ping, unless an answer to one before waits to be written."""

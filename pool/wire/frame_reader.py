@@ -86,6 +86,11 @@ class FrameReader:
     _key: bytes = field(default=b"", init=False)  # turned to the next byte
     _tail: bool = field(default=False, init=False)  # the inflater has been given the end of the message
 
+    @property
+    def held(self) -> int:
+        """Bytes of messages that are not complete."""
+        return len(self._held) + (self._size if self._kind else 0)
+
     def read(self, data: bytes | bytearray, now: float) -> list[str | bytes]:
         """Take what has come, or with nothing go on with what is left; return complete messages.
 

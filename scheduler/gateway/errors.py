@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pool.body_budget import BudgetExceeded
 from pool.errors import (
     ConnectionLost,
     DialFailed,
@@ -79,6 +80,17 @@ def refused(error: BaseException) -> Refused:
             return _ours(f"The gateway cannot serve this: {error}.", BAD_GATEWAY, "gateway_misconfigured")
         case _:
             return _ours(f"The upstream service broke the protocol: {error}.", BAD_GATEWAY, "upstream_error")
+
+
+def overloaded(why: str) -> Refused:
+    """Return what a client is told for whom the gateway has no room."""
+    return _ours(f"The gateway {why}. Please try again later.", UNAVAILABLE, "server_is_overloaded", SOON)
+
+
+def no_room(error: BudgetExceeded) -> Refused:
+    """Return what a client is told whose request is more than may be held now."""
+    setting = "max_bodies" if error.all_used else "client_bodies"
+    return overloaded(f"holds as much of requests as it may ({setting}): {error}")
 
 
 def _ours(message: str, status: int, code: str, retry_after: float | None = None) -> Refused:

@@ -18,6 +18,7 @@ from pool.wire.refusal import Refused
 from pool.wire.slices import Meter, joined
 from scheduler.gateway.asked import Bounds
 from scheduler.gateway.core import Core
+from scheduler.gateway.errors import no_room, overloaded
 from scheduler.gateway.front import ClientGone, Front
 from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.library import Library
@@ -143,15 +144,16 @@ class Gateway:
             if head.path in ("/healthz", "/readyz"):
                 await self._health(http, head)
             elif peer.crowded:
-                await self._refuse(http, _overloaded("has too many connections"), last=True)
+                await self._refuse(http, overloaded("has too many connections"), last=True)
             else:
                 caller = self.keys.identify(head.headers)
                 route = route_of(head)
+                payer = caller.id if self.keys.policy == "virtual" else peer.address
                 if head.upgrade and route.socket:
                     self.requests.check(caller, evolve(route, method="POST"))  # what a socket is for
-                    await self._socket(http, head, caller)
+                    with self.bodies.account(payer) as account:
+                        await self._socket(http, caller, account)
                     return False
-                payer = caller.id if self.keys.policy == "virtual" else peer.address
                 with self.bodies.account(payer) as account, self.sessions.request(caller) as scope:
                     request = Request(
                         http=http, head=head, route=route, caller=caller, id=request_id, account=account
@@ -179,7 +181,7 @@ class Gateway:
             raise Refused(message, status=413, code="request_too_large") from None
         return await self.core.slices.run(joined(parts, Meter()))
 
-    async def _socket(self, http: HttpConnection, head: Head, caller: Caller) -> None:
+    async def _socket(self, http: HttpConnection, caller: Caller, account: Account) -> None:
         await serve_socket(
             http,
             caller,
@@ -188,6 +190,7 @@ class Gateway:
             settings=self.settings,
             stopping=self.stopping,
             sessions=self.sessions,
+            account=account,
         )
 
     async def _health(self, http: HttpConnection, head: Head) -> None:
@@ -225,26 +228,12 @@ class Gateway:
         return False
 
 
-def _overloaded(why: str) -> Refused:
-    return Refused(
-        f"The gateway {why}. Please try again later.",
-        status=503,
-        kind="server_error",
-        code="server_is_overloaded",
-        retry_after=1,
-    )
-
-
 def _refusal_of(error: Refused | BodyBroken | BudgetExceeded) -> Refused:
     """Return what a client is told."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, BudgetExceeded):
-        return _overloaded(f"holds as much of requests as it may ({_budget(error)}): {error}")
+        return no_room(error)
     if error.status == BodyTimeout.status:
         return Refused(f"The request body is too slow: {error}.", status=error.status, code="request_timeout")
     return Refused(f"The request body is no HTTP: {error}.", status=error.status)
-
-
-def _budget(error: BudgetExceeded) -> str:
-    return "max_bodies" if error.all_used else "client_bodies"

@@ -24,6 +24,7 @@ from typing import Any
 import trio
 from attrs import define, field, frozen
 
+from pool.body_budget import Account, BudgetExceeded
 from pool.web import HttpConnection
 from pool.websocket import FrameLimits, SocketEnded, WebSocket, accept_websocket
 from pool.wire.client import check_length, client_event, client_event_split, value_of
@@ -33,6 +34,7 @@ from pool.wire.lanes import LaneBook, checked_stream_id
 from pool.wire.refusal import Refused, connection_limit_reached
 from pool.wire.steer import SteerRefused, check_steer
 from scheduler.gateway.core import Core
+from scheduler.gateway.errors import no_room
 from scheduler.gateway.keys import Caller, KeyRing
 from scheduler.gateway.sessions import Sessions
 from scheduler.gateway.settings import GatewaySettings
@@ -54,6 +56,7 @@ async def serve_socket(
     settings: GatewaySettings,
     stopping: trio.Event,
     sessions: Sessions,
+    account: Account,
 ) -> None:
     """Accept the upgrade that `http` has read last, and serve the connection until its end.
 
@@ -68,10 +71,11 @@ async def serve_socket(
             max_message=settings.max_message,
             send_timeout=settings.send_timeout,
             limits=limits,
+            account=account,
         )
     except SocketEnded:
         return
-    session = SocketSession(core, ring, settings, ws, caller, stopping)
+    session = SocketSession(core, ring, settings, ws, caller, stopping, account)
     with sessions.session(session):
         await session.run()
 
@@ -93,6 +97,7 @@ class SocketSession:
     ws: WebSocket
     caller: Caller
     stopping: trio.Event  # the gateway stops: no new turns, and an end between two
+    account: Account  # pays for creates until they have ended
     lanes: LaneBook[_Create] = field(init=False)
     turns: int = field(default=0, init=False)  # that were begun
     lasting: bool = field(default=True, init=False)  # it outlives its turns
@@ -160,9 +165,14 @@ class SocketSession:
                 )
             if self._revoked:
                 raise key_changed()
-            started = self.lanes.admit(lane, create)
-        except Refused as error:
-            self._say(error.event(lane))
+            self.account.grow(len(create.text))
+            try:
+                started = self.lanes.admit(lane, create)
+            except Refused:
+                self.account.shrink(len(create.text))
+                raise
+        except (Refused, BudgetExceeded) as error:
+            self._say((error if isinstance(error, Refused) else no_room(error)).event(lane))
             return
         self._waiting += len(create.text)
         self._start(started)
@@ -185,6 +195,7 @@ class SocketSession:
             return
         finally:
             self._waiting -= len(create.text)
+            self.account.shrink(len(create.text))
             self._fewer.set()
         self._start(self.lanes.finish(lane))
         if not self.lanes.running:

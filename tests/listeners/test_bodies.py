@@ -15,9 +15,10 @@ from pool.errors import SettingsError
 from pool.wire.codec import to_json
 from scheduler.gateway.mint import mint
 from scheduler.gateway.settings import GatewaySettings
-from tests.emulator.client import knobs
-from tests.gateway.stage import staged
+from tests.emulator.client import connected, knobs
+from tests.gateway.stage import KEY, staged
 from tests.gateway.web import WebClient, web_client
+from tests.support.frame_cases import CONT, TEXT, F
 
 KIB = 1024
 SMALL = GatewaySettings(max_body=100 * KIB, client_bodies=250 * KIB, max_bodies=450 * KIB)
@@ -172,3 +173,39 @@ async def test_virtual_keys_have_shares_of_their_own(autojump_clock: trio.abc.Cl
 def test_there_is_room_for_the_largest_body(name: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*max_body"):
         GatewaySettings(max_body=2 * KIB, **{"client_bodies": 4 * KIB, "max_bodies": 4 * KIB, name: KIB})
+
+
+# The same over WebSockets: messages under assembly, and creates that wait or run
+
+
+async def test_an_incomplete_message_is_held_within_the_budget(autojump_clock: trio.abc.Clock) -> None:
+    settings = GatewaySettings(max_body=64 * 1024, max_bodies=128 * 1024, client_bodies=64 * 1024)
+    async with staged(settings=settings) as stage:
+        async with connected(stage.gateway, headers=KEY) as client:
+            first, more = (F(kind, b"a" * 30_000, fin=False).made(by_client=True) for kind in (TEXT, CONT))
+            for frame in (first, more):
+                await client.ws._stream.send_all(frame)
+            await trio.testing.wait_all_tasks_blocked()
+            assert stage.gateway.bodies.held == 60_000
+            await client.ws._stream.send_all(more)
+            assert (await client.until_closed())[1] == 1013
+        await trio.testing.wait_all_tasks_blocked()
+        assert stage.gateway.bodies.held == 0
+        stage.assert_quiet()
+
+
+async def test_creates_are_held_within_the_budget_until_they_end(autojump_clock: trio.abc.Clock) -> None:
+    settings = GatewaySettings(max_body=64 * 1024, max_bodies=128 * 1024, client_bodies=64 * 1024)
+    async with staged(EmulatorSettings(latency="base=5"), settings=settings) as stage:
+        async with connected(stage.gateway, headers=KEY) as client:
+            asked = {"input": "a" * 40_000, "metadata": knobs("calls=0")}
+            await client.send(**asked)
+            await client.send(**asked, stream_id="other")
+            refused = await client.receive()
+            assert (refused["error"]["code"], refused["stream_id"]) == ("server_is_overloaded", "other")
+            assert (await client.rest())[-1]["type"] == "response.completed"
+            await trio.testing.wait_all_tasks_blocked()
+            assert stage.gateway.bodies.held == 0
+            assert (await client.turn(**asked))["type"] == "response.completed"
+        await trio.testing.wait_all_tasks_blocked()
+        stage.assert_quiet()
