@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 import trio
 from attrs import define, field, frozen
 
+from pool.backlog import Backlog
 from pool.dial import Wire, WireClosed
 from pool.errors import ConnectionLost, FrameTooLarge, LocalProtocolError, RemoteProtocolError
 from pool.exchange import Exchange
@@ -69,6 +70,7 @@ class Connection:
     settings: PoolSettings
     frame_cap: int
     tell: Reports
+    backlog: Backlog = field(factory=Backlog)
     tap: Tap | None = None  # somebody who watches
     dialling: trio.CancelScope | None = field(factory=trio.CancelScope, init=False)  # None: that is over
     _reading: trio.CancelScope = field(factory=trio.CancelScope, init=False)
@@ -260,6 +262,7 @@ class Connection:
             streaming=streaming,
             max_events=self.settings.lane_events,
             max_bytes=self.settings.lane_bytes,
+            backlog=self.backlog,
             sent_at=trio.current_time(),
             size=size,
             stored=lane.hold is not None and lane.hold.stored,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import trio
 from attrs import define, field
 
+from pool.backlog import Backlog
 from pool.errors import ConnectionLost, LaneOverflow, PoolError, RemoteProtocolError
 from pool.slots import Lane
 from pool.steering import Steering, Steerings, refusal_of
@@ -37,6 +38,7 @@ class Exchange:
     streaming: bool
     max_events: int
     max_bytes: int
+    backlog: Backlog = field(factory=Backlog)  # of all lanes of the pool
     sent_at: float
     size: int = 0  # bytes of the request
     warm_up: bool = False  # it only lets the server read: no output will come
@@ -56,7 +58,7 @@ class Exchange:
     # How many there were when last looked at, and since when
     _progress: tuple[int, float] = field(init=False)
     _queue: list[ServerEvent] = field(factory=list, init=False)
-    _queued_bytes: int = field(default=0, init=False)
+    queued_bytes: int = field(default=0, init=False)
     _wake: trio.Event = field(factory=trio.Event, init=False)
     _begun: trio.Event | None = field(default=None, init=False)  # somebody waits for the first event
 
@@ -122,16 +124,27 @@ class Exchange:
 
     def _push(self, event: ServerEvent, size: int) -> None:
         self._queue.append(event)
-        self._queued_bytes += size
-        if len(self._queue) > self.max_events or self._queued_bytes > self.max_bytes:
-            self.overflow = LaneOverflow(events=len(self._queue), size=self._queued_bytes)
-            self._queue.clear()
+        self.queued_bytes += size
+        self.backlog.more(self, size)
+        if len(self._queue) > self.max_events or self.queued_bytes > self.max_bytes:
+            self.overflowed()
         self._wake.set()
+
+    def overflowed(self) -> None:
+        """Give up what is queued: its consumer is too slow."""
+        self.overflow = LaneOverflow(events=len(self._queue), size=self.queued_bytes)
+        self._drop_queue()
+        self._wake.set()
+
+    def _drop_queue(self) -> None:
+        self._queue.clear()
+        self.backlog.less(self, self.queued_bytes)
+        self.queued_bytes = 0
 
     def abandon(self) -> None:
         """Nobody will look at this response any more; its lane only waits for the end of it."""
         self.streaming, self.at_once = False, None
-        self._queue.clear()
+        self._drop_queue()
 
     def check(self, now: float, timeout: float) -> bool:
         """Give the response up, and return True, when nothing has come for `timeout` seconds.
@@ -204,7 +217,9 @@ class Exchange:
             raise self.overflow
         if not self._queue:
             self._outcome()
-        events, self._queue, self._queued_bytes = self._queue, [], 0
+        if self.queued_bytes:
+            self.backlog.less(self, self.queued_bytes)
+        events, self._queue, self.queued_bytes = self._queue, [], 0
         return events
 
     async def _asleep(self) -> None:

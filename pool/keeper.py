@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import trio
 from attrs import define, field
 
+from pool.backlog import Backlog
 from pool.connection import Connection, Reports
 from pool.dial import Dial
 from pool.errors import DialFailed
@@ -42,9 +43,11 @@ class Keeper:
         default=(0, 0), init=False
     )  # bytes sent and received on those that have ended
     _reports: Reports = field(init=False)
+    _backlog: Backlog = field(init=False)
     _end: trio.Event | None = field(default=None, init=False)  # set at each end, for `all_gone`
 
     def __attrs_post_init__(self) -> None:
+        self._backlog = Backlog(self._roster.settings.unread_bytes)
         self._reports = Reports(
             opened=self._opened,
             ended=self._read_to_end,
@@ -81,6 +84,7 @@ class Keeper:
             settings=self._roster.settings,
             frame_cap=self._roster.endpoint.frame_cap,
             tell=self._reports,
+            backlog=self._backlog,
             tap=self._tap,
         )
         self.connections[conn] = connection

@@ -236,6 +236,8 @@ class PoolSettings:
     # Unread events of one lane: its high watermark
     lane_events: int = field(default=10_000, validator=whole(1))
     lane_bytes: int = field(default=64 * MIB, validator=whole(1024))
+    # The same of all lanes together; over it the lane that is furthest behind fails
+    unread_bytes: int = field(default=256 * MIB, validator=whole(1024))
     # A frame that will not leave: connection given up
     send_timeout: float = field(default=30.0, validator=above(0))
     # A live connection on which a response makes no progress. Codex gives up after 300 s, too soon for long

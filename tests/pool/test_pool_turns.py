@@ -113,6 +113,24 @@ async def test_bytes_overflow_as_well_as_events(clock: MockClock, server: FakeSe
             await exchange.batch()
 
 
+async def test_over_the_bound_of_all_lanes_the_one_furthest_behind_fails(
+    clock: MockClock, server: FakeServer
+) -> None:
+    server.manual = True
+    async with pool_of(server, unread_bytes=4096) as pool, pool.lease() as slow, pool.lease() as quick:
+        exchanges = []
+        for lease in (slow, quick):
+            exchanges.append(await lease.send(ResponseCreate(), stream=True))
+            session = server.sessions[-1] if lease is quick else server.sessions[0]
+            request = await session.next()
+            await session.begin(request, "r1")
+            await session.delta(request, "y" * (3000 if lease is slow else 1500))
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(LaneOverflow):
+            await exchanges[0].batch()
+        assert len(await exchanges[1].batch()) == 2
+
+
 async def test_who_does_not_stream_is_never_overrun(clock: MockClock, server: FakeServer) -> None:
     server.manual = True
     async with pool_of(server, lane_events=5) as pool, pool.lease() as lease:
