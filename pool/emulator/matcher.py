@@ -191,7 +191,8 @@ def _holds(kind: Any, value: Any, letter: str) -> bool:
         return ord(letter) == value
     if kind is op.RANGE:
         return bool(value[0] <= ord(letter) <= value[1])
-    return kind is op.CATEGORY and CATEGORIES.get(value, str.isalnum)(letter)
+    holds: Callable[[str], bool] = CATEGORIES.get(value, str.isalnum)
+    return holds(letter)
 
 
 def is_word(letter: str) -> bool:
