@@ -188,7 +188,7 @@ def fits(kind: Any, value: Any, letter: str, flags: int = 0) -> bool:
 
 def _holds(kind: Any, value: Any, letter: str) -> bool:
     if kind is op.LITERAL:
-        return ord(letter) == value
+        return bool(ord(letter) == value)
     if kind is op.RANGE:
         return bool(value[0] <= ord(letter) <= value[1])
     holds: Callable[[str], bool] = CATEGORIES.get(value, str.isalnum)
