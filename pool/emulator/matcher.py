@@ -188,10 +188,11 @@ def fits(kind: Any, value: Any, letter: str, flags: int = 0) -> bool:
 
 def _holds(kind: Any, value: Any, letter: str) -> bool:
     if kind is op.LITERAL:
-        return ord(letter) == value
+        return bool(ord(letter) == value)
     if kind is op.RANGE:
         return bool(value[0] <= ord(letter) <= value[1])
-    return kind is op.CATEGORY and CATEGORIES.get(value, str.isalnum)(letter)
+    holds: Callable[[str], bool] = CATEGORIES.get(value, str.isalnum)
+    return holds(letter)
 
 
 def is_word(letter: str) -> bool:

@@ -29,6 +29,7 @@ LONG = 65_536  # bytes of a string, as it is written, from which on it is long
 DEEPEST = 512  # brackets that are open at a time; msgspec takes a thousand
 SHORT = 1024 * 1024  # bytes that a JSON library skips in 2 ms, whatever they are
 _FEW = 50_000  # commas
+_SHORTEST = 128 * 1024  # bytes, that have no more of them
 LONGEST_NAME = 1024  # bytes, of a member of the object itself
 MOST_MEMBERS = 1000  # of that
 MOST_STEPS = 500_000  # brackets and names that were taken singly; 20,000 items have a tenth of that
@@ -91,7 +92,7 @@ class Part:
 
 def is_short(text: bytes) -> bool:
     """Whether a JSON library takes a text apart in a few milliseconds, into few enough pieces."""
-    return len(text) <= WINDOW or (len(text) <= SHORT and text.count(b",") <= _FEW)
+    return len(text) <= _SHORTEST or (len(text) <= SHORT and text.count(b",") <= _FEW)
 
 
 def outline(text: bytes, inside: str | None = None, most: int = 0) -> Sliced[dict[str, Part]]:

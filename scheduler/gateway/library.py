@@ -38,8 +38,9 @@ ITEM_SIZE = 350  # likewise of an item beside its text
 MOST_TRIED = 16  # points whose reasoning is compared with that of a history
 MOST_ALIKE = 64  # points that are found by one and the same history; the latest
 RELEASED = 1000  # pages that are let go at a time
-# Units of work: for an item to be hashed, a place to be looked at, a page, a piece of reasoning to be compared
-_HASHED, _LOOKED, _PAGE, _COMPARED = 2000.0, 400.0, 300.0, 100.0
+_AT_A_TIME = 500  # items that are hashed, or places that are looked at, in one slice
+# Units of work: for an item to be hashed, a page, a piece of reasoning to be compared
+_HASHED, _PAGE, _COMPARED = 2000.0, 300.0, 100.0
 
 
 @define(eq=False)
@@ -176,12 +177,14 @@ def following(owner: str, model: str, marks: Sequence[Mark]) -> Sliced[History]:
 def _folded(
     owner: str, model: str, marks: Sequence[Mark]
 ) -> Sliced[tuple[list[bytes], list[tuple[int, bytes]]]]:
-    meter, heads, thoughts = Meter(), [start(owner, model)], list[tuple[int, bytes]]()
-    for index, one in enumerate(marks):
-        heads.append(step(heads[-1], one))
+    head = start(owner, model)
+    heads, thoughts = [head], list[tuple[int, bytes]]()
+    for index, one in enumerate(marks, 1):
+        head = step(head, one)
+        heads.append(head)
         if not one.digest:
-            thoughts.append((index, digest(heads[-1], one.evidence[0])))
-        if meter.full(_HASHED):
+            thoughts.append((index - 1, digest(head, one.evidence[0])))
+        if not index % _AT_A_TIME:
             yield
     return heads, thoughts
 
@@ -227,8 +230,8 @@ class Library:
     def finding(self, history: History) -> Sliced[tuple[Point | None, int]]:
         """Do the same in slices; what is found is there when it is returned."""
         meter, tried = Meter(), 0
-        for count in history.counts():
-            if meter.full(_LOOKED):
+        for looked, count in enumerate(history.counts(), 1):
+            if not looked % _AT_A_TIME:
                 yield
             for point in tuple(self._heads.get(history.heads[count], ())):
                 if not history.may_end(count, warm_up=point.warm_up):

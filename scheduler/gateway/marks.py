@@ -35,7 +35,7 @@ from attrs import define, field, frozen
 from pool.wire.codec import from_json, to_json
 from pool.wire.events import Encoded
 from pool.wire.scan import LONG
-from pool.wire.slices import Meter, Sliced, at_once
+from pool.wire.slices import SLICE, Meter, Sliced, at_once
 from scheduler.gateway.shortening import hashed, shortened
 
 SIZE = 16  # bytes of a digest
@@ -187,30 +187,32 @@ class Marks:
 
     def of_all(self, items: Sequence[Encoded]) -> Sliced[list[Mark]]:
         """Return the marks of items, in slices. Raises as `of`."""
-        meter = Meter()
-        marks: list[Mark] = []
+        meter, known, marks, used = Meter(), self._known, list[Mark](), 0.0
         for item in items:
             text = item.text
-            if len(text) < LONG:
-                key, work = digest(text), _KNOWN + len(text) * _HASHED
+            size = len(text)
+            if size < LONG:
+                key = digest(text)
             else:
-                key, work = (yield from hashed(text, meter)), _KNOWN
-            found = self._known.get(key)
+                key = yield from hashed(text, meter)
+            found = known.get(key)
             if found is not None:
-                self._known.move_to_end(key)
-            elif len(text) < LONG:
+                known.move_to_end(key)
+                used += _KNOWN + size * _HASHED
+            elif size < LONG:
                 value = _parsed(text)
-                found = _of_short(value, to_json(canonical(value)))
-                work = _NEW + len(text) * _PARSED
+                found = self._kept(key, _of_short(value, to_json(canonical(value))))
+                used += _NEW + size * _PARSED
             else:
-                found = yield from _of_long(text, meter)
+                found = self._kept(key, (yield from _of_long(text, meter)))
             marks.append(found)
-            self._keep(key, found)
-            if meter.full(work):
+            if used >= SLICE:
+                used = 0.0
                 yield
         return marks
 
-    def _keep(self, key: bytes, found: Mark) -> None:
+    def _kept(self, key: bytes, found: Mark) -> Mark:
         self._known[key] = found
         if len(self._known) > self.kept:
             self._known.popitem(last=False)
+        return found

@@ -10,7 +10,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pool.wire.codec import encoded
 from pool.wire.events import Encoded
-from scheduler.gateway.library import POINT_SIZE, History, Library, Page, Point, start, walk
+from scheduler.gateway.library import (
+    MOST_ALIKE,
+    MOST_TRIED,
+    POINT_SIZE,
+    RELEASED,
+    History,
+    Library,
+    Page,
+    Point,
+    start,
+    walk,
+)
 from scheduler.gateway.marks import Mark, mark
 
 MIB = 1024 * 1024
@@ -199,3 +210,57 @@ class Lives(RuleBasedStateMachine):
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+def test_of_many_points_at_one_place_the_latest_are_found() -> None:
+    alike = [point(f"p{number}", say("a")) for number in range(MOST_ALIKE + 10)]
+    shelf = library(*alike, max_points=1000)
+    history = marks(say("a"), say("b"))
+    for one in reversed(alike[10:]):
+        assert find(shelf, "me", "m", history) == (one, 1)
+        shelf.drop(one)
+    assert find(shelf, "me", "m", history) == (None, 0)  # the others are known by their ids alone
+    for one in alike[:10]:
+        assert shelf.by_id("me", one.response_id) is one
+        shelf.drop(one)
+    assert (len(shelf), shelf.size) == (0, 0)
+
+
+def test_a_search_among_points_with_other_reasoning_is_given_up() -> None:
+    line = [point("p0", say("0"), think(0))]
+    for number in range(1, 3 * MOST_TRIED):
+        line.append(point(f"p{number}", say(str(number)), think(number), before=line[-1]))
+    shelf = library(*line)
+    items = [item for number in range(3 * MOST_TRIED) for item in (say(str(number)), think(number))]
+    assert find(shelf, "me", "m", marks(*items, say("new"))) == (line[-1], len(items))
+    late = [*items[:-2], think(999), *items[-2:-1], say("new")]
+    assert find(shelf, "me", "m", marks(*late))[0] in line  # only the latest has other reasoning
+    early = [*items[:1], think(999), *items[2:], say("new")]
+    assert find(shelf, "me", "m", marks(*early)) == (None, 0)
+
+
+def test_a_long_conversation_is_let_go_bit_by_bit() -> None:
+    one = point("p", say("a"))
+    for number in range(3 * RELEASED):
+        one = point(f"p{number}", say("a"), before=one)
+    shelf = library(one, max_bytes=1 << 30)
+    whole = shelf.size
+    shelf.drop(one)
+    assert 0 < shelf.size < whole  # most of it is still to go
+    others = [point(f"q{number}", say(str(number))) for number in range(4)]
+    for other in others:
+        shelf.add(other)
+    assert shelf.size == sum(other.page.size for other in others)
+    assert find(shelf, "me", "m", marks(say("0"), say("x"))) == (others[0], 1)
+
+
+def test_nothing_more_is_evicted_while_pages_are_on_their_way_out() -> None:
+    old = point("p", say("a"))
+    for number in range(3 * RELEASED):
+        old = point(f"p{number}", say("a"), before=old)
+    shelf = library(old, max_bytes=1 << 30)
+    shelf.max_bytes = 100_000
+    kept = [point(f"q{number}", say(str(number))) for number in range(5)]
+    gone = [one for other in kept for one in shelf.add(other)]
+    assert gone == [old]
+    assert shelf.size == sum(other.page.size for other in kept)

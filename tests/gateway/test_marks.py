@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.wire.codec import encoded, to_json
+from pool.wire import scan
+from pool.wire.codec import encoded, from_json, to_json
 from pool.wire.events import Encoded
+from pool.wire.slices import Meter, at_once
+from scheduler.gateway import marks as marks_module
+from scheduler.gateway import shortening
 from scheduler.gateway.marks import Marks, mark
 
 SAID: dict[str, Any] = {
@@ -113,7 +118,6 @@ def test_what_is_no_item_has_no_mark() -> None:
 
 @given(st.text(max_size=20), st.integers(0, 3))
 def test_text_is_text_however_it_is_escaped(text: str, indent: int) -> None:
-    import json
 
     item = {"role": "user", "content": text}
     try:
@@ -121,3 +125,93 @@ def test_text_is_text_however_it_is_escaped(text: str, indent: int) -> None:
     except UnicodeEncodeError:
         return  # half a surrogate pair is no text
     assert Marks().of(plain) == Marks().of(Encoded(json.dumps(item, indent=indent).encode()))
+
+
+# Long items
+
+
+def spelled(item: dict[str, Any], **how: Any) -> Encoded:
+    return Encoded(json.dumps({**item, "status": None}, **how).encode())
+
+
+LETTERS = st.text(st.sampled_from('ab"\\\n/\u00e9\u2603\U0001f600'), min_size=0, max_size=120)
+
+
+@given(LETTERS, LETTERS, st.integers(0, 3), st.integers(0, 3))
+def test_a_long_item_has_one_mark_however_it_is_written(one: str, two: str, times: int, more: int) -> None:
+    one, two = one * times, two * more
+    items: list[dict[str, Any]] = [
+        {**SAID, "content": [{"type": "output_text", "text": one}, {"type": "output_text", "text": two}]},
+        {"role": "user", "content": one},
+        {**CALL, "arguments": json.dumps({"at": one})},
+        {**OUTPUT, "output": two},
+        {"type": "image_generation_call", "id": "ig_1", "result": one},
+        {**THOUGHT, "encrypted_content": one + "sealed", "summary": [{"type": "summary_text", "text": two}]},
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "WINDOW", 32)
+        patch.setattr(scan, "_LEAST_WINDOW", 16)
+        for module in (scan, marks_module, shortening):
+            patch.setattr(module, "LONG", 100)
+        patch.setattr(shortening, "_PIECE", 40)
+        for item in items:
+            expected = mark(item)
+            for how in ({"indent": 1}, {"ensure_ascii": False}, {}):
+                assert Marks().of(spelled(item, **how)) == expected
+            told = Marks().of(encoded({**item, "one_more": 1}))
+            assert item is items[-1] or told != expected
+
+
+LONG_TEXT = "x" * 200_000
+
+
+def test_long_items_are_told_apart_by_what_they_say() -> None:
+    item = {"role": "user", "content": LONG_TEXT}
+    assert mark(item) != mark({**item, "content": LONG_TEXT + "y"})
+    assert mark(item) != mark({**item, "content": "y" + LONG_TEXT})
+    assert mark(item) != mark({**item, "role": "system"})
+    two = {"type": "x", "a": LONG_TEXT, "b": LONG_TEXT + "y"}
+    assert mark(two) != mark({**two, "a": two["b"], "b": two["a"]})
+    assert mark(two) == Marks().of(Encoded(json.dumps(dict(reversed(two.items()))).encode()))
+
+
+def test_nothing_short_is_taken_for_what_stands_for_a_long_text() -> None:
+    item = {"role": "user", "content": LONG_TEXT}
+    (short, replaced) = at_once(shortening.shortened(to_json(item), Meter()))
+    assert replaced
+    assert short is not None
+    assert len(short) < 100
+    posing = from_json(short)
+    assert mark(posing) != mark(item)
+    # Nor beside another long text: an item with a NUL of its own is told as it stands.
+    beside = {**item, "other": LONG_TEXT + "y"}
+    posing = {**beside, "content": posing["content"]}
+    assert mark(posing) != mark(beside)
+    assert at_once(shortening.shortened(to_json(posing), Meter()))[0] is None
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b'{"role":"user","content":[' + b"{}," * 100_000 + b"{}]}",
+        b'{"role":"user","content":"' + b"[]," * 30_000 + b'","a":[' + b"[]," * 30_000 + b"1]}",
+        b'{"role":"user","a":[' + b",".join([b'"' + b"x" * 60_000 + b'"'] * 10) + b"]}",
+        b'{"role":"user","content":"\\u0000' + b"x" * 100_000 + b'","a":"\\u0000"}',
+        b"{" + b",".join(b'"k%d":1' % number for number in range(100_000)) + b"}",
+    ],
+    ids=range(5),
+)
+def test_what_stays_long_is_told_by_its_text(item: bytes) -> None:
+    marks = Marks()
+    assert marks.of(Encoded(item)) == marks.of(Encoded(item)) == Marks().of(Encoded(item))
+    assert marks.of(Encoded(item)) != marks.of(Encoded(item[:-1] + b" }"))
+
+
+def test_a_long_item_that_is_none_is_refused() -> None:
+    for wrong in (
+        b'["' + b"x" * 100_000 + b'"]',
+        b'{"a":"' + b"x" * 100_000,
+        b'{"a":' + b"[" * 700 + b"]" * 700 + b"}",
+    ):
+        with pytest.raises(ValueError):
+            Marks().of(Encoded(wrong + b" " * 100_000))
