@@ -19,7 +19,9 @@ from pool.settings import MIB, above, at_least, whole
 class HttpLimits:
     """Of one connection of a server. Times are in seconds, sizes in bytes."""
 
-    max_head: int = field(default=64 * 1024, validator=whole(1))
+    # Of a request's head, and of the trailer of a body in chunks. h11 takes 10 ms for one of this size at the worst
+    max_head: int = field(default=32 * 1024, validator=whole(1))
+    max_fields: int = field(default=256, validator=whole(1))  # lines of a head
     max_body: int = field(default=64 * MIB, validator=whole(0))
     head_timeout: float = field(default=20.0, validator=above(0))  # for a head, and for a body to go on
     idle_timeout: float = field(default=120.0, validator=above(0))  # between two requests

@@ -135,6 +135,7 @@ class HttpConnection:
             try:
                 while True:
                     await trio.lowlevel.checkpoint()
+                    self._check_lines()
                     event = self._parser.next_event()
                     if event is h11.NEED_DATA:
                         data = bytes(await self.stream.receive_some(_CHUNK))
@@ -161,6 +162,12 @@ class HttpConnection:
         if self.raw:
             raise MalformedRequest(408, f"its head did not come within {self.limits.head_timeout:g} s")
         return None
+
+    def _check_lines(self) -> None:
+        """Refuse a head of too many lines before it is parsed: each costs, however short it is."""
+        end = self.raw.find(b"\r\n\r\n")
+        if self.raw.count(b"\n", 0, len(self.raw) if end < 0 else end) > self.limits.max_fields:
+            raise MalformedRequest(431, f"the head has more than {self.limits.max_fields} lines")
 
     def _check(self, head: Head, version: bytes) -> None:
         """Refuse what two readers could understand differently, such as a proxy before us and we."""

@@ -25,7 +25,7 @@ from attrs import define, field, frozen
 from pool.wire.codec import from_json, to_json
 from pool.wire.events import Encoded
 from pool.wire.scan import LONG, long_strings
-from pool.wire.slices import Meter, Sliced, at_once, joined
+from pool.wire.slices import COPY, Meter, Sliced, at_once, joined
 from scheduler.gateway.ownership import LONGEST_ID
 from scheduler.gateway.shortening import hashed
 
@@ -44,16 +44,13 @@ _NOT_SEARCHED = frozenset(
 _COMPLETED = {"item_reference": None, "image_generation_call": "result", "reasoning": "encrypted_content"}
 _KEPT = 50_000  # texts whose references are remembered
 # What is searched of one text, beside its long strings
-_MOST_SIMPLE = 1024 * 1024  # bytes
+_MOST_SIMPLE = 4 * 1024 * 1024  # bytes
 _MOST_BRACKETS, _MOST_COMMAS = 20_000, 100_000
 _BEFORE, _AFTER = b'{"_":', b"}"  # around a text, so that it is an object
 _NUL = rb"\u0000"  # before a number in place of a string
 _NUMBERED = re.compile(rb"\\u0000(\d+)")
-_NODE, _PARSED, _KNOWN_BEFORE = (
-    400.0,
-    6.0,
-    1500.0,
-)  # units of work: a value, a byte, a text that was searched before
+# Units of work: a value, a byte that is parsed or compared, a text that was searched before
+_NODE, _PARSED, _COMPARED, _KNOWN_BEFORE = 400.0, 3.0, 0.8, 1500.0
 
 
 def references(value: Any) -> Iterator[str]:
@@ -162,16 +159,17 @@ def searching(text: bytes, meter: Meter) -> Sliced[Searched]:
         RecursionError: it is nested too deeply.
     """
     strings: list[tuple[int, int]] = []
-    short = text
+    short, wrapped = text, text[:1] != b"{"
     if len(text) >= LONG:
-        wrapped = b"".join((_BEFORE, text, _AFTER))
-        strings = yield from long_strings(wrapped)
+        if wrapped:
+            text = yield from joined((_BEFORE, text, _AFTER), meter)
+        strings = yield from long_strings(text)
         starts = [0, *(end for _, end in strings)]
-        ends = [*(start for start, _ in strings), len(wrapped)]
-        own = [wrapped[start:end] for start, end in zip(starts, ends, strict=True)]
-        if any(_NUL in part for part in own) or not _is_simple(own):
-            raise ValueError("it has too many parts")
-        text = wrapped
+        ends = [*(start for start, _ in strings), len(text)]
+        if sum(ends) - sum(starts) > _MOST_SIMPLE:
+            raise ValueError(f"beside its long texts it has more than {_MOST_SIMPLE} bytes")
+        own = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+        _check_simple(own)
         short = b"".join(
             part + (_NUL + b"%d" % number if number < len(strings) else b"")
             for number, part in enumerate(own)
@@ -186,13 +184,24 @@ def searching(text: bytes, meter: Meter) -> Sliced[Searched]:
     if short is text:
         return Searched(ids, again, _model(value))
     parts: list[bytes | memoryview] = []
-    view, at = memoryview(text), len(_BEFORE)
+    view, at = memoryview(text), len(_BEFORE) if wrapped else 0
     for found in _NUMBERED.finditer(again):
         start, end = strings[int(found[1])]
         parts += again[at : found.start()], view[start:end]
         at = found.end()
-    parts.append(again[at : len(again) - len(_AFTER)])
-    return Searched(ids, (yield from joined(parts, meter)), _model(value["_"]))
+    parts.append(again[at : len(again) - len(_AFTER) if wrapped else None])
+    return Searched(ids, (yield from joined(parts, meter)), None if wrapped else _model(value))
+
+
+def _equal(one: bytes, other: bytes, meter: Meter) -> Sliced[bool]:
+    if len(one) != len(other):
+        return False
+    for start in range(0, len(one), COPY):
+        if one[start : start + COPY] != other[start : start + COPY]:
+            return False
+        if meter.full(COPY * _COMPARED):
+            yield
+    return True
 
 
 def _model(value: Any) -> str | None:
@@ -200,14 +209,16 @@ def _model(value: Any) -> str | None:
     return model if isinstance(model, str) and len(model) <= LONGEST_ID else None
 
 
-def _is_simple(parts: Iterable[bytes]) -> bool:
-    """Whether JSON of these parts is parsed, walked through and written within a few slices."""
-    size = brackets = commas = 0
+def _check_simple(parts: Iterable[bytes]) -> None:
+    """Raise `ValueError` for JSON that is not parsed, walked through and written within a few slices."""
+    brackets = commas = 0
     for part in parts:
-        size += len(part)
+        if _NUL in part:  # could be taken for a number in place of a string
+            raise ValueError("it has a NUL beside a long text")
         brackets += part.count(b"{") + part.count(b"[")
         commas += part.count(b",")
-    return size <= _MOST_SIMPLE and brackets <= _MOST_BRACKETS and commas <= _MOST_COMMAS
+    if brackets > _MOST_BRACKETS or commas > _MOST_COMMAS:
+        raise ValueError(f"it has more than {_MOST_BRACKETS} brackets or {_MOST_COMMAS} commas")
 
 
 @frozen
@@ -240,7 +251,8 @@ class References:
                 found.append((known.ids, text))
             else:
                 new = yield from searching(text.text, meter)
-                self._known[key] = _Known(new.ids, new.text == text.text)
+                same = yield from _equal(new.text, text.text, meter)
+                self._known[key] = _Known(new.ids, same)
                 found.append((new.ids, Encoded(new.text)))
                 if len(self._known) > self.kept:
                     self._known.popitem(last=False)

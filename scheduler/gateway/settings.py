@@ -39,7 +39,7 @@ class GatewaySettings:
     send_timeout: float = field(default=30.0, validator=above(0))  # a client that takes no data is cut
     grace: float = field(default=30.0, validator=at_least(0))  # for the turns that run when the gateway stops
 
-    max_head: int = field(default=64 * 1024, validator=whole(1024))
+    max_head: int = field(default=32 * 1024, validator=whole(1024))
     max_body: int = field(default=64 * MIB, validator=whole(1024))
     body_timeout: float = field(default=900.0, validator=above(0))  # for a whole body
     # Bytes a second of a body, on average, when it has taken `head_timeout`; 0: any
