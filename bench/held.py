@@ -8,6 +8,7 @@ gateway took meanwhile, as CPU time: what the machine does besides does not coun
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import subprocess
 import sys
@@ -43,6 +44,9 @@ class Holds(trio.abc.Instrument):
     longest: float = 0.0
     whose: str = ""
     total: float = field(factory=time.process_time)
+    collected: str = ""  # the longest run of the garbage collector, and its generation
+    _collecting: float = field(default=0.0, init=False)
+    _collection: float = field(default=0.0, init=False)
     _began: float = field(default=0.0, init=False)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -55,11 +59,22 @@ class Holds(trio.abc.Instrument):
         if held > self.longest:
             self.longest, self.whose = held, task.name.rsplit(".", 1)[-1]
 
+    def collecting(self, phase: str, info: dict[str, int]) -> None:
+        """The garbage collector begins, or has ended."""
+        now = time.thread_time()
+        if phase == "start":
+            self._collecting = now
+        elif now - self._collecting > self._collection:
+            self._collection = now - self._collecting
+            self.collected = f"gc {info['generation']}: {1e3 * self._collection:.1f} ms"
+
     def read(self) -> dict[str, object]:
         """Return the figures, and begin anew."""
         now = time.process_time()
         read = {"longest": 1e3 * self.longest, "whose": self.whose, "cpu": now - self.total}
+        read["gc"] = self.collected
         self.longest, self.whose, self.total = 0.0, "", now
+        self.collected, self._collection = "", 0.0
         return read
 
 
@@ -73,6 +88,7 @@ async def serve(url: str) -> None:
     async with serve_gateway(Gateway(upstreams, settings, ring), listeners) as running:
         print(running.url, flush=True)
         trio.lowlevel.add_instrument(holds)
+        gc.callbacks.append(holds.collecting)
         async for _ in trio.lowlevel.FdStream(os.dup(0)):
             sys.stdout.buffer.write(to_json(holds.read()) + b"\n")
             sys.stdout.flush()
@@ -128,7 +144,7 @@ async def attack(url: str, process: subprocess.Popen[str], over: int, only: str)
             mark = "  <-- over the bound" if got["longest"] > BOUND else ""
             print(
                 f"{name:34} {way:9} {len(body) / MIB:6.2f} MiB  {got['longest']:7.2f} ms  "
-                f"{got['cpu']:6.2f} s CPU  {said:12} {got['whose']}{mark}",
+                f"{got['cpu']:6.2f} s CPU  {said:12} {got['whose']} {got['gc']}{mark}",
                 flush=True,
             )
     return worst

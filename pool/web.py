@@ -13,6 +13,7 @@ Theory of operation
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -182,25 +183,20 @@ class HttpConnection:
             raise MalformedRequest(400, "content-length and transfer-encoding exclude each other")
 
     async def body(self, account: Account | None = None) -> bytes:
-        """Read the request's body, whole. As `body_in_parts`."""
-        return b"".join(await self.body_in_parts(account))
+        """Read the request's body, whole; `account` pays for it. Raises what `body_parts` raises, and BudgetExceeded.
 
-    async def body_in_parts(self, account: Account | None = None) -> list[bytes]:
-        """Read the request's body, whole, and return the parts in which it came; `account` pays for it.
-
-        What was declared is paid for before anything is read, and anything else as it comes. Raises what
-        `body_parts` raises, and `BudgetExceeded`.
+        What was declared is paid for before anything is read, and anything else as it comes.
         """
         most = self.limits.max_body
         if account is not None and 0 < self._declared <= most:
             account.grow(self._declared)
-        parts: list[bytes] = []
+        whole = io.BytesIO()  # to join the parts of a large one at the end would hold everybody up
         async with contextlib.aclosing(self.body_parts()) as coming:
             async for part in coming:
                 if account is not None and not self._declared:
                     account.grow(len(part))
-                parts.append(part)
-        return parts
+                whole.write(part)
+        return whole.getvalue()
 
     async def body_parts(self) -> AsyncGenerator[bytes]:
         """Read the request's body, part by part.

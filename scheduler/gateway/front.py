@@ -70,7 +70,9 @@ class Front:
                 hear, at_once = (relay.hear, relay.at_once) if asked.stream else (None, None)
                 turn = await self.core.turn(caller, asked, hear=hear, at_once=at_once)
             except (PoolError, SchedulerError, Refused, OutputSurfaced, *GONE) as error:
-                failure = error
+                failure = error.with_traceback(
+                    None
+                )  # whose frames hold the request, and this one would hold it
             scope.cancel()
         if relay.gone or isinstance(failure, GONE):
             raise ClientGone
