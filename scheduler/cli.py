@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from scheduler.commands.file_notices import file_notices
+
 COMMANDS = {
     "run": "Run an agent on every task of a file.",
     "serve": "Serve the Responses API to any client over the pool.",
@@ -100,7 +102,8 @@ def invoke(args: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     state: dict[str, Any] = {}
     try:
-        status = cli.main(args=args, prog_name="warmline", standalone_mode=False, obj=state)
+        with file_notices():
+            status = cli.main(args=args, prog_name="warmline", standalone_mode=False, obj=state)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

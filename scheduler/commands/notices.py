@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scheduler.commands.display import Display
+from scheduler.commands.file_notices import FILES
 
-FILES = (
-    "warmline.files"  # who can read a file is worth knowing before the fleet is under way, and ends nothing
-)
 QUIET = 10.0  # seconds in which the same kind of notice is not shown again
 
 
@@ -29,6 +27,7 @@ class Notices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Say it, or not."""
         kind = f"{record.name} {record.msg}"
+        # Who can read a file is worth knowing before the fleet is under way, and ends nothing.
         if self.muted and record.name != FILES:
             return
         if self._verbose or record.created - self._shown.get(kind, 0.0) >= QUIET:

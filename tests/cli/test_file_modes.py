@@ -176,7 +176,8 @@ def test_the_warnings_reach_the_terminal(url: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run([*argv, *told], capture_output=True, text=True, env=env, check=True)
     for name in names:
-        assert ran.stderr.count(f"{name} can be read by other users (mode 0644)") == 1, ran.stderr
+        assert ran.stderr.count(f"warmline: {name} can be read by other users (mode 0644)") == 1, ran.stderr
+        assert ran.stderr.count(f"{name} can be read") == 1, ran.stderr
 
 
 @pytest.mark.parametrize("option", WRITERS)

@@ -198,6 +198,7 @@ def test_a_kill_loses_no_finished_run_and_leaves_no_emulator(out: Path) -> None:
 def test_a_wrong_key_is_one_line(guarded: str, out: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("wrong\n")
+    key.chmod(0o600)
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text('"one"\n"two"\n')
     arguments = ["run", tasks, *DEMO, "--url", guarded, "--key-file", key, "--out", out]
