@@ -49,6 +49,18 @@ class Behind:
         """The gateway."""
         return self.running.gateway
 
+    def assert_conversations_go_on(self, count: int, turns: int) -> None:
+        """Each of so many conversations was begun once, and went on where it was.
+
+        Which turns are in flight at the same time is the operating system's business: when sixteen of one socket are, a
+        conversation may move to another one instead of waiting.
+        """
+        moved = {"replay:moved", "replay:stolen"}
+        assert self.reasons.total() == count * turns
+        assert self.reasons["replay:new"] == count
+        assert set(self.reasons) <= {"replay:new", "hot", *moved}, self.reasons
+        assert self.reasons["hot"] >= 0.8 * count * (turns - 1), self.reasons
+
     def count(self) -> None:
         """Take the counts of all callers."""
         for scheduler in self.gateway.upstreams.sources.values():

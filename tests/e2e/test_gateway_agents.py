@@ -88,7 +88,7 @@ def test_agents_at_once(faults: str) -> None:
     assert len(used) == RUNS * 6
     assert behind.reasons.total() == RUNS * 4
     if not faults:
-        assert behind.reasons == {"replay:new": RUNS, "hot": RUNS * 3}
+        behind.assert_conversations_go_on(RUNS, 4)
 
 
 def test_a_streamed_agent_continued_by_its_last_response() -> None:

@@ -117,7 +117,7 @@ def test_many_sockets_of_the_python_sdk(world: Any) -> None:
         assert behind.rotated > 0
         assert not behind.retries
     elif not world:
-        assert behind.reasons == {"replay:new": CLIENTS, "hot": CLIENTS * (TURNS - 1)}
+        behind.assert_conversations_go_on(CLIENTS, TURNS)
 
 
 def test_the_synchronous_connection() -> None:
