@@ -166,9 +166,11 @@ class Gateway:
             error.__traceback__ = None
             if http.begun:
                 raise ClientGone from None
-            # Who sends too much, or too slowly, is not read any further.
-            last = isinstance(error, BudgetExceeded) or (
-                isinstance(error, BodyBroken) and error.status == BodyTimeout.status
+            # Who sends too much, or too slowly, is not read any further; nor is who may send frames already.
+            last = (
+                head.upgrade
+                or isinstance(error, BudgetExceeded)
+                or (isinstance(error, BodyBroken) and error.status == BodyTimeout.status)
             )
             await self._refuse(http, _refusal_of(error), request_id=request_id, last=last)
         return http.again()

@@ -52,7 +52,7 @@ class Behind:
     def assert_conversations_go_on(self, count: int, turns: int) -> None:
         """Each of so many conversations was begun once, and went on where it was.
 
-        Which turns are in flight at the same time is the operating system's business: when sixteen of one socket are, a
+        Which turns are in flight at the same time depends on the operating system: when sixteen of one socket are, a
         conversation may move to another one instead of waiting.
         """
         moved = {"replay:moved", "replay:stolen"}
