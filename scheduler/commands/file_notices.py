@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
+from scheduler.commands.output import write
 
 FILES = "warmline.files"
 
@@ -17,7 +17,7 @@ class FileNotices(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show it."""
         if not logging.getLogger("warmline").handlers:
-            click.echo(f"warmline: {record.getMessage()}", err=True)
+            write(f"warmline: {record.getMessage()}", err=True)
 
 
 @contextmanager
